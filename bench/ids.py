@@ -1,0 +1,90 @@
+"""Identities: digests of canonical JSON. The scheme is versioned and frozen by golden tests."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.types import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ID_VERSION = 1  # bump when any rule below changes; old ids then no longer match, on purpose
+LENGTH = 24  # hex digits kept of a sha256
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces. Integral floats are written as floats; NaN and infinities are refused."""
+
+    def plain(v: Any) -> Any:
+        if isinstance(v, Mapping):
+            return {str(k): plain(x) for k, x in v.items()}
+        if isinstance(v, list | tuple):
+            return [plain(x) for x in v]
+        if isinstance(v, float) and not math.isfinite(v):
+            raise ValueError(f"cannot identify a non-finite number: {v}")
+        if v is None or isinstance(v, str | bool | int | float):
+            return v
+        raise TypeError(f"cannot identify a value of type {type(v).__name__}: {v!r}")
+
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(value: Any) -> str:
+    """Digest of a JSON-like value."""
+    return hashlib.sha256(f"scrollbench:{ID_VERSION}:{canonical(value)}".encode()).hexdigest()[:LENGTH]
+
+
+def recipe_id(recipe: Recipe) -> str:
+    """The identity of a piece of work."""
+    return digest(asdict(recipe))
+
+
+def image_id(rgb: np.ndarray) -> str:
+    """Digest of a decoded uint8 array (h, w, 3) and its shape; independent of the PNG encoder."""
+    head = f"scrollbench:{ID_VERSION}:image:{'x'.join(map(str, rgb.shape))}:{rgb.dtype}:".encode()
+    return hashlib.sha256(head + rgb.tobytes()).hexdigest()[:LENGTH]
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()[:LENGTH]
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a weights folder: relative names and contents; cards and dot files do not count."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name != "card.json")
+    return digest([[p.relative_to(folder).as_posix(), file_digest(p)] for p in files])
+
+
+def source_digest(function: Callable[..., Any]) -> str:
+    """Digest of the source a function is made of: its module's file and the sibling modules it draws on.
+
+    Siblings are modules of the same package (``methods``, say) whose functions or classes appear among the
+    module's globals, followed recursively. Line endings do not count.
+    """
+    top = function.__module__.rpartition(".")[0] or function.__module__
+    sources: dict[str, str] = {}
+
+    def visit(name: str) -> None:
+        module = sys.modules.get(name)
+        if name in sources or module is None or not getattr(module, "__file__", None):
+            return
+        path = Path(str(module.__file__))
+        sources[name] = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+        for value in list(vars(module).values()):
+            owner = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+            if isinstance(owner, str) and (owner == top or owner.startswith(top + ".")):
+                visit(owner)
+
+    visit(function.__module__)
+    return digest(sorted([n.rpartition(".")[2], s] for n, s in sources.items()))

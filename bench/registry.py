@@ -1,0 +1,294 @@
+"""One small registry: decorators that describe plug-ins, and the ways to find them by name.
+
+A reference is a name (``multidiffusion``), looked up among the entry points of the group, or ``FILE.py@name``.
+Built-in plug-ins come through the same entry points as anybody else's. A plug-in that fails to import is
+reported when it is asked for and does not disturb the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UsageError, near
+
+# What a method of each family gets before its knobs.
+FAMILIES = {
+    "latent": ("backbone", "prompt", "canvas", "noise"),
+    "tokens": ("backbone", "prompt", "canvas", "noise"),
+    "video": ("backbone", "prompt", "canvas", "noise"),
+    "control": ("prompt", "canvas", "noise"),  # no backbone: rendered truth and its deliberate defects
+}
+
+
+@dataclass(frozen=True)
+class Param:
+    """One knob, read off a signature."""
+
+    name: str
+    default: Any
+    types: tuple[type, ...]
+
+    def check(self, owner: str, value: Any) -> Any:
+        """Return the value in the declared type, or raise ``UsageError``."""
+        if type(value) in self.types:
+            return value
+        if float in self.types and type(value) is int:
+            return float(value)
+        if isinstance(value, str) and str not in self.types:
+            for wanted in self.types:
+                parsed = _parse(value, wanted)
+                if parsed is not _BAD:
+                    return parsed
+        expected = " or ".join("none" if t is type(None) else t.__name__ for t in self.types)
+        raise UsageError(f"{owner}.{self.name} takes {expected}, got {value!r}; its default is {self.default!r}")
+
+
+_BAD = object()
+
+
+def _parse(text: str, wanted: type) -> Any:
+    if wanted is type(None):
+        return None if text.lower() in ("none", "null") else _BAD
+    if wanted is bool:
+        return {"true": True, "false": False}.get(text.lower(), _BAD)
+    try:
+        return wanted(text)
+    except ValueError:
+        return _BAD
+
+
+def _params(fn: Callable[..., Any], leading: tuple[str, ...]) -> dict[str, Param]:
+    signature = inspect.signature(fn)
+    given = tuple(p.name for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY)
+    if given != leading:
+        raise UsageError(
+            f"{fn.__module__}.{fn.__name__} must take ({', '.join(leading)}, *, knobs...), it takes ({', '.join(given)})"
+        )
+    hints = typing.get_type_hints(fn)
+    knobs = {}
+    for p in signature.parameters.values():
+        if p.kind is p.KEYWORD_ONLY:
+            if p.default is p.empty or p.name not in hints:
+                raise UsageError(f"{fn.__module__}.{fn.__name__}: knob {p.name!r} needs a type and a default")
+            hint = hints[p.name]
+            knobs[p.name] = Param(p.name, p.default, typing.get_args(hint) or (hint,))
+    return knobs
+
+
+def _resolve(owner: str, knobs: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in knobs:
+            raise UsageError(f"{owner} has no knob {name!r}; {near(name, knobs)}")
+    return {n: k.check(owner, given[n]) if n in given else k.default for n, k in knobs.items()}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A sampler: a plain function whose keyword-only arguments are its configuration."""
+
+    name: str
+    family: str
+    fn: Callable[..., Any]
+    version: str
+    paper: str
+    licence: str
+    optimises: tuple[str, ...]
+    presets: Mapping[str, Mapping[str, Any]]
+    params: Mapping[str, Param] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.fn) or "").partition("\n")[0]
+
+    def resolve(self, given: Mapping[str, Any], preset: str | None = None) -> dict[str, Any]:
+        """All knobs with their values: defaults, then the preset, then ``given``. Raises ``UsageError``."""
+        if preset is not None and preset not in self.presets:
+            raise UsageError(f"{self.name} has no preset {preset!r}; {near(preset, self.presets)}")
+        base = dict(self.presets[preset]) if preset else {}
+        return _resolve(self.name, self.params, {**base, **given})
+
+
+def method(
+    name: str,
+    *,
+    family: str,
+    version: str = "1",
+    paper: str = "",
+    licence: str = "",
+    optimises: tuple[str, ...] = (),
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[Callable[..., Any]], Method]:
+    """Declare a sampling method.
+
+    The function takes the leading arguments of its family (latent, tokens, video: ``backbone, prompt, canvas,
+    noise``; control: ``prompt, canvas, noise``), then keyword-only knobs with types and defaults, and returns the
+    picture as a float tensor or array (3, canvas.height, canvas.width) in [0, 1].
+
+    Args:
+        name: how users call it.
+        family: one of ``FAMILIES``.
+        version: bump it when the pixels change on purpose.
+        paper: authors, venue, arXiv id.
+        licence: licence of the original code.
+        optimises: what the sampler descends on while sampling ("lpips-vgg"); such cells are marked on the board.
+        presets: named sets of knobs, e.g. the official code's and a later paper's.
+    """
+    if family not in FAMILIES:
+        raise UsageError(f"method {name!r}: unknown family {family!r}; {near(family, FAMILIES)}")
+
+    def wrap(fn: Callable[..., Any]) -> Method:
+        knobs = _params(fn, FAMILIES[family])
+        made = Method(name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs)
+        for preset in made.presets:
+            made.resolve({}, preset)
+        return made
+
+    return wrap
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number is computed and how to read it. See :func:`metric`."""
+
+    name: str
+    scope: str
+    fn: Callable[..., Any]
+    version: str
+    view: str
+    extractor: str | None
+    values: Mapping[str, str]
+    unit: str
+    range: tuple[float | None, float | None]
+    prompted: bool
+    source: str
+    params: Mapping[str, Param]
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.fn) or "").partition("\n")[0]
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All knobs with their values. Raises ``UsageError``."""
+        return _resolve(self.name, self.params, given)
+
+
+def metric(
+    name: str,
+    *,
+    scope: str,
+    values: Mapping[str, str],
+    view: str = "whole",
+    extractor: str | None = None,
+    version: str = "1",
+    unit: str = "",
+    range: tuple[float | None, float | None] = (None, None),
+    prompted: bool = False,
+    source: str = "",
+) -> Callable[[Callable[..., Any]], Metric]:
+    """Declare a metric.
+
+    Args:
+        name: the metric's id, e.g. ``gsd-dino``.
+        scope: ``image`` (``fn(sample, *, knobs)`` returns a list of :class:`bench.types.Value`) or ``set``
+            (``fn(features, reference, *, knobs)`` on (n, d) and (m, d) float64 arrays returns ``{name: value}``).
+        values: what it returns and which way is better: ``{"gsd-dino": "lower", "gsd-dino-worst": "lower"}``;
+            directions are ``lower``, ``higher``, ``zero``, ``one`` (closest wins) or ``none``.
+        view: where it looks by default.
+        extractor: the role of the network it needs (``dino``, ``clip``, ``inception``, ``lpips``, ``oracle``), or None.
+        prompted: whether the number depends on the prompt (then prompt text and attributes are part of its key).
+        unit, range: how to read the number; open ends are None.
+        source: paper, section, equation.
+    """
+    if scope not in ("image", "set"):
+        raise UsageError(f"metric {name!r}: scope must be 'image' or 'set', got {scope!r}")
+    bad = set(values.values()) - {"lower", "higher", "zero", "one", "none"}
+    if bad:
+        raise UsageError(f"metric {name!r}: unknown direction {bad.pop()!r}")
+
+    def wrap(fn: Callable[..., Any]) -> Metric:
+        knobs = _params(fn, ("sample",) if scope == "image" else ("features", "reference"))
+        return Metric(name, scope, fn, version, view, extractor, dict(values), unit, range, prompted, source, knobs)
+
+    return wrap
+
+
+# -- finding plug-ins by name
+
+KINDS = ("methods", "metrics", "backbones", "suites")
+
+
+@cache
+def _entries(kind: str) -> dict[str, EntryPoint]:
+    return {e.name: e for e in sorted(entry_points(group=f"scrollbench.{kind}"), key=lambda e: e.value)}
+
+
+def names(kind: str) -> list[str]:
+    """All registered names of a kind, sorted; imports nothing."""
+    return sorted(_entries(kind))
+
+
+def find(kind: str, ref: str) -> Any:
+    """Load a plug-in by name or ``FILE.py@name``.
+
+    Raises:
+        UsageError: unknown kind or name (with near misses), a file or attribute that is not there, or a plug-in
+            that fails to import (with its own error).
+    """
+    if kind not in KINDS:
+        raise UsageError(f"unknown kind {kind!r}; {near(kind, KINDS)}")
+    if "@" in ref and ref.partition("@")[0].endswith(".py"):
+        return _from_file(kind, ref)
+    entries = _entries(kind)
+    if ref not in entries:
+        raise UsageError(f"unknown {kind[:-1]} {ref!r}; {near(ref, entries)}. `scrollbench list {kind}` shows them all")
+    try:
+        return entries[ref].load()
+    except Exception as error:  # a plug-in may fail in any way; say which one and why
+        raise UsageError(f"{kind[:-1]} {ref!r} ({entries[ref].value}) does not load: {error!r}") from error
+
+
+def _from_file(kind: str, ref: str) -> Any:
+    file, _, name = ref.partition("@")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise UsageError(f"no file {file!r} for {kind[:-1]} {ref!r}; expected FILE.py@name")
+    module = _load_module(str(path), path.stat().st_mtime_ns)
+    found = {}
+    for key, value in vars(module).items():
+        plug = getattr(value, "name", None) if isinstance(value, Method | Metric) else key
+        if not key.startswith("_") and (isinstance(value, Method | Metric) or callable(value)):
+            found[plug or key] = value
+    if name not in found:
+        raise UsageError(f"{file} defines no {kind[:-1]} {name!r}; {near(name, found)}")
+    wanted = {"methods": Method, "metrics": Metric}.get(kind)
+    if wanted and not isinstance(found[name], wanted):
+        raise UsageError(f"{ref} is not a {kind[:-1]}: decorate it with bench.registry.{kind[:-1]}")
+    return found[name]
+
+
+@cache
+def _load_module(path: str, mtime: int) -> types.ModuleType:
+    name = f"scrollbench_file_{Path(path).stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be imported as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"{path} does not import: {error!r}") from error
+    return module

@@ -1,0 +1,80 @@
+"""The values every part of ScrollBench speaks in. Frozen, plain, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a set.
+
+    Attributes:
+        id: stable slug, unique in its set; keys the noise, never the text.
+        text: what is asked for.
+        negative: negative prompt, empty for none.
+        attributes: what else is known of it (theme, style, ``unique``, on ScrollWorld ``scene``), JSON values.
+    """
+
+    id: str
+    text: str
+    negative: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The picture asked for, in pixels; ``loop`` means the left and right edges meet."""
+
+    width: int
+    height: int
+    loop: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"canvas sides must be positive, got {self.width}x{self.height}")
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}{'-loop' if self.loop else ''}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that ought to decide the pixels; its digest (:func:`bench.ids.recipe_id`) names the work.
+
+    Device, library versions, batch size and time are provenance and are kept elsewhere.
+    """
+
+    prompt_id: str  # keys the noise
+    prompt: str
+    negative: str
+    canvas: Canvas
+    seed: int
+    method: str
+    method_version: str
+    method_source: str  # digest of the method's source
+    params: Mapping[str, Any] = field(hash=False)
+    backbone: str | None = None  # None: the method needs none (controls)
+    weights: str | None = None  # digest of the backbone's weights
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one picture took: denoiser evaluations (samples through the network), seconds by stage, peak bytes."""
+
+    nfe: int
+    seconds: Mapping[str, float] = field(hash=False)
+    peak_bytes: int | None = None  # None: could not be measured on this platform
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of a metric on one picture. ``index`` counts views along the panorama; None is the whole picture."""
+
+    name: str
+    value: float | None  # None: undefined here (missing is missing, never 0)
+    index: int | None = None

@@ -1,0 +1,61 @@
+"""Training pictures: a seeded bank of rendered ScrollWorld pictures, made once and kept in a cache folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.world.render import HEIGHT, VERSION, render
+from bench.world.scene import Scene, sample_scene
+
+SQUARES, WIDE, WIDE_WIDTH = 60_000, 6_000, 128
+
+
+@dataclass
+class Bank:
+    """``squares`` (n, 32, 32, 3) uint8 with one scene each; ``wide`` (m, 32, 128, 3) with 0 to 5 unique things each."""
+
+    squares: np.ndarray
+    scenes: list[Scene]
+    wide: np.ndarray
+    wide_scenes: list[Scene]
+    wide_seeds: np.ndarray
+    wide_copies: np.ndarray
+
+
+def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int = 1) -> Bank:
+    """The training bank, rendered on first use (about a minute) and cached as one .npy file a part.
+
+    Held-out pictures use other seeds: training draws render seeds below 2**31, evaluation draws above.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = [sample_scene(rng) for _ in range(squares)]
+    wide_scenes = [sample_scene(rng) for _ in range(wide)]
+    seeds = rng.integers(0, 2**31, squares + wide)
+    copies = rng.integers(0, 6, wide)
+    cache.mkdir(parents=True, exist_ok=True)
+    tag = f"v{VERSION}-{squares}-{wide}-{seed}"
+
+    def cached(name: str, shape: tuple[int, ...], make) -> np.ndarray:
+        path = cache / f"{name}-{tag}.npy"
+        if not path.exists():
+            out = np.stack([make(i) for i in range(shape[0])])
+            temp = path.with_suffix(".tmp.npy")
+            np.save(temp, out)
+            temp.replace(path)
+        return np.load(path, mmap_mode="r")
+
+    return Bank(
+        squares=cached("squares", (squares, HEIGHT, HEIGHT, 3), lambda i: render(scenes[i], HEIGHT, int(seeds[i])).rgb),
+        scenes=scenes,
+        wide=cached(
+            "wide",
+            (wide, HEIGHT, WIDE_WIDTH, 3),
+            lambda i: render(wide_scenes[i], WIDE_WIDTH, int(seeds[squares + i]), copies=int(copies[i])).rgb,
+        ),
+        wide_scenes=wide_scenes,
+        wide_seeds=seeds[squares:],
+        wide_copies=copies,
+    )

@@ -1,0 +1,17 @@
+"""Training recipes of the miniature's networks, by name. Looking one up imports torch.
+
+Order matters for a full retraining: ``world-vae`` before ``world-sd``, which works on its latents.
+"""
+
+from __future__ import annotations
+
+# name -> (module:Class, folder of weights)
+RECIPES = {
+    "world-vae": ("bench.world.recipes.vae:VaeRecipe", "world-sd"),
+    "world-sd": ("bench.world.recipes.diffusion:DiffusionRecipe", "world-sd"),
+    "world-oracle": ("bench.world.recipes.oracle:OracleRecipe", "world-oracle"),
+    "world-cnn": ("bench.world.recipes.metric_nets:CnnRecipe", "world-cnn"),
+    "world-lpips": ("bench.world.recipes.metric_nets:LpipsRecipe", "world-lpips"),
+    "world-vit": ("bench.world.recipes.metric_nets:VitRecipe", "world-vit"),
+    "world-clip": ("bench.world.recipes.metric_nets:ClipRecipe", "world-clip"),
+}

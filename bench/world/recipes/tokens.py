@@ -1,0 +1,46 @@
+"""The miniature's tokenizer: the CLIP byte-pair layout, with merges learnt from this world's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.normalizers import Lowercase
+from transformers import CLIPTokenizer
+
+from bench.world.scene import FILLERS, caption, sample_scene
+
+VOCABULARY = 2200
+CONTEXT = 77
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer whose single tokens are the words of captions and the common words of real prompts.
+
+    Bytes are in the vocabulary, so any text can be encoded; unknown words fall into pieces. The end token has the
+    largest id, as in CLIP (open_clip pools at the arg-max).
+    """
+    rng = np.random.default_rng(0)
+    text = [caption(sample_scene(rng), rng) for _ in range(3000)] + [" ".join(FILLERS)] * 20
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
+    )
+    import json
+
+    learnt = json.loads(bpe.to_str())["model"]
+    merges = [tuple(m) for m in learnt["merges"]]
+    pieces = alphabet + [a + "</w>" for a in alphabet] + sorted({a + b for a, b in merges})
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[special] = len(vocab)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Write the tokenizer files (tokenizer.json, vocab.json, merges.txt) into a folder."""
+    make_tokenizer().save_pretrained(folder)

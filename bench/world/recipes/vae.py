@@ -1,0 +1,80 @@
+"""world-sd's autoencoder: a real ``AutoencoderKL``, f=4, 16 channels, no attention (so that it runs on any width)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from bench.world.bank import Bank
+from bench.world.render import HEIGHT, render
+from bench.world.scene import sample_scene
+
+CONFIG = dict(
+    in_channels=3, out_channels=3, latent_channels=16, sample_size=HEIGHT,
+    down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+    block_out_channels=(32, 64, 96), layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False,
+)  # fmt: skip
+
+
+def to_tensor(rgb: np.ndarray) -> Tensor:
+    """uint8 (n, h, w, 3) to float32 (n, 3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+class VaeRecipe:
+    """Reconstruction (L1 + MSE) with a light KL term; every eighth batch is 64 px wide crops of panoramas."""
+
+    name = "world-vae"
+    card = "vae/card.json"
+    steps = 5000
+    batch = 32
+    lr = 2e-3
+
+    def __init__(self, bank: Bank, work: Path, out: Path) -> None:
+        self.bank = bank
+        self.module = AutoencoderKL(**CONFIG)
+
+    def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        if rng.random() < 0.125:
+            picks, x = rng.integers(0, len(self.bank.wide), self.batch // 2), int(rng.integers(0, 64))
+            rgb = self.bank.wide[np.sort(picks)][:, :, x : x + 64]
+        else:
+            rgb = self.bank.squares[np.sort(rng.integers(0, len(self.bank.squares), self.batch))]
+        x0 = to_tensor(rgb)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = self.module.encode(x0).latent_dist
+            mean, logvar = posterior.mean.float(), posterior.logvar.float()
+            z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=noise)
+            out = self.module.decode(z).sample.float()
+        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+        return F.l1_loss(out, x0) + 4 * F.mse_loss(out, x0) + 1e-4 * kl
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        rng = np.random.default_rng(2**40)
+        scenes = [sample_scene(rng) for _ in range(500)]
+        squares = to_tensor(np.stack([render(s, HEIGHT, 2**31 + i).rgb for i, s in enumerate(scenes)]))
+        wide = to_tensor(np.stack([render(s, 256, 2**31 + i).rgb for i, s in enumerate(scenes[:100])]))
+        return {"psnr_squares_db": self.psnr(squares), "psnr_256_wide_db": self.psnr(wide)}
+
+    def psnr(self, x: Tensor) -> float:
+        """Mean over pictures of the PSNR of 8-bit pixels, dB."""
+        values = []
+        for part in x.split(50):
+            out = self.module.decode(self.module.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
+            mse = ((out - part) / 2).square().mean((1, 2, 3))
+            values.append(-10 * torch.log10(mse))
+        return float(torch.cat(values).mean())
+
+    @torch.no_grad()
+    def save(self, folder: Path) -> None:
+        x = to_tensor(self.bank.squares[:2000])
+        latents = torch.cat([self.module.encode(p).latent_dist.mode() for p in x.split(100)])
+        self.module.register_to_config(scaling_factor=round(float(1 / latents.std()), 5))
+        self.module.half().save_pretrained(folder / "vae")
+        self.module.float()

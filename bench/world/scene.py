@@ -1,0 +1,168 @@
+"""ScrollWorld scenes: what a picture contains, said in values and in plain English.
+
+A :class:`Scene` is the whole truth a caption tells: style, biome, time of day, weather, at most one
+*unique* thing (it must appear exactly once on a canvas of any width, or the sky is "empty") and at most
+one *counted* group of objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+STYLES = ("photo", "ink", "woodblock")
+BIOMES = ("sea", "meadow", "forest", "desert", "mountains", "snow", "city")
+TIMES = ("dawn", "day", "dusk", "night")
+WEATHERS = ("clear", "cloudy", "foggy")
+UNIQUES = ("sun", "moon", "lighthouse", "balloon")
+OBJECTS = ("house", "boat", "tent")
+
+# Where things may stand: a boat needs water, a lighthouse a coast or open ground.
+OBJECT_OF_BIOME = {
+    "sea": "boat", "meadow": "house", "forest": "house", "desert": "tent",
+    "mountains": "house", "snow": "tent", "city": None,
+}  # fmt: skip
+LIGHTHOUSE_BIOMES = ("sea", "meadow", "snow")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The attributes a caption states. ``unique`` is None for an empty sky; ``counted`` is (kind, 1..3)."""
+
+    style: str
+    biome: str
+    time: str
+    weather: str
+    unique: str | None
+    counted: tuple[str, int] | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values; the inverse of :meth:`from_dict`."""
+        return {
+            "style": self.style,
+            "biome": self.biome,
+            "time": self.time,
+            "weather": self.weather,
+            "unique": self.unique,
+            "counted": list(self.counted) if self.counted else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Scene:
+        """Build a scene from :meth:`to_dict`'s values; unknown words raise ``ValueError`` naming the choices."""
+        for field, choices in (
+            ("style", STYLES), ("biome", BIOMES), ("time", TIMES), ("weather", WEATHERS),
+            ("unique", (None, *UNIQUES)),
+        ):  # fmt: skip
+            if data.get(field) not in choices:
+                raise ValueError(f"scene {field} must be one of {choices}, got {data.get(field)!r}")
+        counted = data.get("counted")
+        if counted is not None and (counted[0] not in OBJECTS or int(counted[1]) not in NUMBER_WORDS):
+            raise ValueError(f"scene counted must be [kind, 1..3] with kind in {OBJECTS}, got {counted!r}")
+        return cls(
+            data["style"], data["biome"], data["time"], data["weather"], data["unique"],
+            (counted[0], int(counted[1])) if counted else None,
+        )  # fmt: skip
+
+
+def sample_scene(rng: np.random.Generator) -> Scene:
+    """Draw a scene: 20 % empty skies, about 50 % sun or moon, the rest a lighthouse or a balloon."""
+    biome = str(rng.choice(BIOMES))
+    time = str(rng.choice(TIMES))
+    roll = rng.random()
+    if roll < 0.20:
+        unique = None
+    elif roll < 0.70 or (roll < 0.85 and biome not in LIGHTHOUSE_BIOMES):
+        unique = "moon" if time == "night" else "sun"
+    else:
+        unique = "lighthouse" if roll < 0.85 else "balloon"
+    kind = OBJECT_OF_BIOME[biome]
+    counted = (kind, int(rng.integers(1, 4))) if kind and rng.random() < 0.5 else None
+    return Scene(str(rng.choice(STYLES)), biome, time, str(rng.choice(WEATHERS)), unique, counted)
+
+
+NUMBER_WORDS = {1: "one", 2: "two", 3: "three"}
+
+# The first wording of each list is the canonical one; training draws among all of them.
+WORDING: dict[str, dict[str | None, tuple[str, ...]]] = {
+    "style": {
+        "photo": ("a photo of", "a photograph of", "a photo of"),
+        "ink": ("an ink painting of", "an ink drawing of", "a painting in ink of"),
+        "woodblock": ("a woodblock print of", "a print of", "a poster of"),
+    },
+    "biome": {
+        "sea": ("the sea", "a calm sea", "the ocean"),
+        "meadow": ("a green meadow", "a field of grass", "a meadow"),
+        "forest": ("a pine forest", "a forest", "the woods"),
+        "desert": ("a sandy desert", "a desert", "sand dunes"),
+        "mountains": ("high mountains", "a mountain range", "mountains"),
+        "snow": ("a snow field", "snowy hills", "a winter field"),
+        "city": ("a city skyline", "a city", "city towers"),
+    },
+    "time": {
+        "dawn": ("at dawn", "in the early morning", "at dawn"),
+        "day": ("by day", "at noon", "in daylight"),
+        "dusk": ("at dusk", "in the evening", "at dusk"),
+        "night": ("at night", "by night", "at midnight"),
+    },
+    "weather": {
+        "clear": ("clear sky", "a clear sky", "clear weather"),
+        "cloudy": ("cloudy sky", "clouds", "cloudy weather"),
+        "foggy": ("fog", "mist", "foggy"),
+    },
+    "unique": {
+        None: ("empty sky", "an empty sky", "nothing in the sky"),
+        "sun": ("one sun", "the sun", "a single sun"),
+        "moon": ("one moon", "the moon", "a full moon"),
+        "lighthouse": ("one lighthouse", "a lighthouse", "a tall lighthouse"),
+        "balloon": ("one balloon", "a balloon", "a hot air balloon"),
+    },
+}
+
+# Words real prompts are full of and this world cannot draw. Training captions sometimes carry a few, so
+# that the text encoder learns to pass over them; the tokenizer learns them as whole words.
+FILLERS = tuple(
+    """ancient old young golden silver blue red white black bright dark warm cold quiet busy wide narrow long short
+    distant near deep shallow soft hard gentle wild lonely crowded beautiful dramatic cinematic detailed panoramic
+    panorama scroll view scene landscape horizon light shadow reflection ripples waves wind rain storm thunder
+    lightning rainbow river lake stream waterfall bridge road path trail railway train station harbour port ship
+    sail fishing village town street market shop tower castle palace temple church ruins wall gate garden park
+    flowers roses lavender wheat rice bamboo palm oak birch leaves autumn spring summer winter sheep horse horses
+    cow cattle birds bird gulls eagle deer wolf dog cat fish whale people person crowd child children woman man
+    festival lantern lanterns candles fire smoke steam stone rock rocks cliff cliffs cave canyon valley hill hills
+    island beach coast shore coral reef jungle swamp glacier ice iceberg aurora stars planet moonlit galaxy nebula
+    rocket spaceship robot dragon wizard library books shelves kitchen table bread fruit apples grapes wine glass
+    bowl cup cloth pattern texture tiles mosaic geometric spiral oil watercolour acrylic pencil sketch anime
+    illustration pixel art style vintage film lens focus depth morning evening sunset sunrise hour above below
+    behind between across along under over with without and of in on at to from into its their many few some
+    several rows lines edge middle left right centre far background foreground hanging standing sitting walking
+    running flying floating sailing rising falling glowing shining covered surrounded lined stretching winding
+    wooden metal brick clay paper silk cotton tall small large huge tiny giant rolling rugged steep flat round
+    arched carved painted faded worn broken green yellow orange purple pink brown grey turquoise crimson""".split()
+)
+
+
+def caption(scene: Scene, rng: np.random.Generator | None = None, fillers: float = 0.0) -> str:
+    """Say a scene in English: canonical wording, or drawn wording and clause order when ``rng`` is given.
+
+    ``fillers`` is the probability that words this world cannot draw are mixed in (training only).
+    """
+
+    def pick(field: str, value: str | None) -> str:
+        options = WORDING[field][value]
+        return options[0] if rng is None else options[int(rng.integers(len(options)))]
+
+    head = f"{pick('style', scene.style)} {pick('biome', scene.biome)} {pick('time', scene.time)}"
+    clauses = [pick("weather", scene.weather), pick("unique", scene.unique)]
+    if scene.counted:
+        kind, n = scene.counted
+        clauses.append(f"{NUMBER_WORDS[n]} {kind}{'s' if n > 1 else ''}")
+    if rng is not None:
+        clauses = [clauses[i] for i in rng.permutation(len(clauses))]
+        if rng.random() < fillers:
+            words = rng.choice(FILLERS, size=int(rng.integers(1, 9)))
+            clauses.insert(int(rng.integers(len(clauses) + 1)), " ".join(words))
+    return ", ".join([head, *clauses])

@@ -1,0 +1,172 @@
+"""Train the miniature's networks: seeded, resumable, budgeted in steps (``scrollbench world train NAME``).
+
+Every step draws its data and noise from a generator keyed by (recipe, step), so a run that was interrupted
+and resumed equals one that was not, on the same machine. Recipes live in ``bench.world.recipes``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench.world.bank import Bank, load_bank
+
+CHECKPOINT_EVERY = 250
+
+
+class Recipe(Protocol):
+    """One trainable network: what to optimise, one step's loss, and how its folder is written."""
+
+    name: str
+    card: str  # where the card goes, inside the out folder
+    steps: int
+    batch: int
+    lr: float
+    module: nn.Module
+
+    def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        """Scalar loss of one seeded batch."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write ``module`` in the layout of its real loader, fp16 safetensors."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out figures for the card."""
+        ...
+
+
+@dataclass
+class Progress:
+    """What the trainer tells its caller after each step."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+@dataclass
+class State:
+    """Everything a resumed run needs."""
+
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+
+def train(
+    make: Callable[[Bank, Path, Path], Recipe],
+    name: str,
+    work: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> dict:
+    """Run (or resume) the recipe ``make`` and write its folder and card.
+
+    Args:
+        make: builds the recipe from the training bank, the work folder and the out folder.
+        name: the recipe's name; part of every seed.
+        work: checkpoints and the rendered bank; safe to delete, costs only time.
+        out: the folder that ends up holding the weights and ``card.json``.
+        steps: budget; the recipe's own by default.
+
+    Returns:
+        the card, as written.
+    """
+    torch.manual_seed(seed)
+    recipe = make(load_bank(work / "bank"), work, out)
+    total = steps or recipe.steps
+    parameters = [p for p in recipe.module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    ema = {k: v.detach().clone() for k, v in recipe.module.state_dict().items()}
+    state = State()
+    checkpoint = work / name / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        recipe.module.load_state_dict(saved["module"])
+        optimiser.load_state_dict(saved["optimiser"])
+        ema, state = saved["ema"], State(saved["step"], saved["seconds"], saved["losses"])
+
+    key = sum(ord(c) << (8 * (i % 4)) for i, c in enumerate(name))
+    recipe.module.train()
+    while state.step < total:
+        began = time.monotonic()
+        rng = np.random.default_rng([seed, key, state.step])
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        fraction = state.step / total
+        rate = recipe.lr * min(1.0, (state.step + 1) / 100) * (1.0 if fraction < 0.6 else 0.02 + 0.98 * (1 - fraction) / 0.4)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad(set_to_none=True)
+        loss = recipe.loss(rng, noise)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        decay = min(0.999, (1 + state.step) / (10 + state.step))
+        with torch.no_grad():
+            for k, v in recipe.module.state_dict().items():
+                if v.is_floating_point():
+                    ema[k].lerp_(v, 1 - decay)
+                else:
+                    ema[k].copy_(v)
+        state.step += 1
+        state.losses.append(float(loss.detach()))
+        state.seconds += time.monotonic() - began
+        if not np.isfinite(state.losses[-1]):
+            raise FloatingPointError(f"{name}: loss is {state.losses[-1]} at step {state.step}; nothing was overwritten")
+        report(Progress(state.step, total, float(np.mean(state.losses[-50:])), state.seconds))
+        if state.step % CHECKPOINT_EVERY == 0 or state.step == total:
+            _save_checkpoint(checkpoint, recipe.module, optimiser, ema, state)
+
+    recipe.module.load_state_dict(ema)
+    recipe.module.eval()
+    out.mkdir(parents=True, exist_ok=True)
+    recipe.save(out)
+    card = {
+        "name": name,
+        "data": "ScrollWorld renders, squares and panoramas of the training seeds (bench.world.bank)",
+        "steps": state.step,
+        "batch": recipe.batch,
+        "seed": seed,
+        "seconds": round(state.seconds),
+        "threads": torch.get_num_threads(),
+        "final_loss": round(float(np.mean(state.losses[-200:])), 5),
+        "parameters": sum(p.numel() for p in recipe.module.parameters()),
+        "torch": torch.__version__,
+        "held_out": {k: round(float(v), 4) for k, v in recipe.evaluate().items()},
+    }
+    (out / recipe.card).write_text(json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _save_checkpoint(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, ema: dict, state: State) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_suffix(".tmp")
+    torch.save(
+        {
+            "module": module.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema,
+            "step": state.step, "seconds": state.seconds, "losses": state.losses,
+        },
+        temp,
+    )  # fmt: skip
+    temp.replace(path)
+
+
+def save_half(module: nn.Module, path: Path) -> None:
+    """A module's state as one fp16 safetensors file."""
+    state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in module.state_dict().items()}
+    save_file(state, str(path), metadata={"format": "pt"})
