@@ -1,0 +1,121 @@
+"""Windows on a latent canvas: where they stand, cutting them out, putting them together again.
+
+Everything is in latent cells. A window that runs past the right edge wraps round: that is how loop canvases are
+covered. Nothing here draws random numbers, and sums are taken in the order of the windows, one after the other,
+so equal inputs give equal bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bench.errors import UsageError, near
+from methods.backbones import Tensor
+
+REMAINDERS = ("refuse", "zero", "clamp")
+
+
+class Window(NamedTuple):
+    """A rectangle of cells with its top left corner at row ``y``, column ``x``."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+
+def starts(length: int, window: int, stride: int, remainder: str = "zero", loop: bool = False) -> list[int]:
+    """First cells of the windows along one axis: 0, stride, 2 stride, ...
+
+    On an open axis the last window ends at or before the edge and ``clamp`` adds one flush with it where cells are
+    left over. On a loop there are floor(length / stride) windows, and ``clamp`` adds the one that starts in the
+    cells left over.
+    """
+    last = length - 1 if loop else length - window
+    count = length // stride if loop else last // stride + 1
+    found = [i * stride for i in range(count)]
+    if remainder == "clamp" and (length % stride if loop else last % stride):
+        found.append(count * stride if loop else last)
+    return found
+
+
+def grid(
+    height: int, width: int, window: int, stride: int, *, remainder: str = "refuse", loop: bool = False, factor: int = 1
+) -> list[Window]:
+    """Square windows in reading order over a canvas of ``height`` x ``width`` cells.
+
+    Args:
+        window, stride: side of a window and step between windows, in cells; stride at most window.
+        remainder: what becomes of the cells at the right and bottom that whole strides do not reach: ``refuse``
+            the canvas, leave them uncovered (``zero``), or ``clamp`` one more window to the edge.
+        loop: left and right edge meet, windows wrap round; rows never do.
+        factor: pixels per cell, so that errors speak of pixels.
+
+    Raises:
+        UsageError: a canvas smaller than the window, a stride that leaves gaps, cells left over under ``refuse``.
+    """
+    if remainder not in REMAINDERS:
+        raise UsageError(f"unknown remainder {remainder!r}; {near(remainder, REMAINDERS)}")
+    if window < 1:
+        raise UsageError(f"a window needs at least one cell, got {window}")
+    if not 1 <= stride <= window:
+        raise UsageError(
+            f"stride must be 1 to {window} cells, the window, or gaps stay empty between windows; got {stride}"
+        )
+    axes = (("height", height, False), ("width", width, loop))
+    for side, cells, _ in axes:
+        if cells < window:
+            raise UsageError(
+                f"the canvas {side} is {cells * factor} px, a window is {window * factor} px: "
+                f"ask for a {side} of at least {window * factor} px"
+            )
+    for side, cells, ring in axes:
+        over = cells % stride if ring else (cells - window) % stride
+        if over and remainder == "refuse":
+            down, up = cells - over, cells - over + stride
+            fits = f"{down * factor} or {up * factor} px" if down >= window else f"{up * factor} px"
+            raise UsageError(
+                f"windows of {window * factor} px at stride {stride * factor} px leave {over * factor} of the "
+                f"{cells * factor} px of {side} over; nearest that fit: {fits}. Or set remainder=clamp (one more "
+                f"window at the edge) or remainder=zero (as the official code: the strip stays empty)"
+            )
+    rows = starts(height, window, stride, remainder)
+    columns = starts(width, window, stride, remainder, loop)
+    return [Window(y, x, window, window) for y in rows for x in columns]
+
+
+def _pieces(window: Window, width: int) -> Iterator[tuple[slice, slice]]:
+    """(columns of the canvas, columns of the window): one pair, or two where the window wraps."""
+    inside = min(window.width, width - window.x)
+    yield slice(window.x, window.x + inside), slice(0, inside)
+    if inside < window.width:
+        yield slice(0, window.width - inside), slice(inside, window.width)
+
+
+def gather(canvas: Tensor, windows: Sequence[Window]) -> Tensor:
+    """Cut equal-sized windows out of a canvas (1, c, h, w) into one batch (n, c, window height, window width)."""
+    import torch
+
+    cut = [
+        torch.cat([canvas[:, :, v.y : v.y + v.height, there] for there, _ in _pieces(v, canvas.shape[-1])], dim=-1)
+        for v in windows
+    ]
+    return torch.cat(cut)
+
+
+def merge(views: Tensor, windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
+    """Average a batch of windows (n, c, ...) back into a canvas (1, c, h, w); cells no window covers are 0.
+
+    The least-squares solution for equal weights: the sum of all windows over a cell divided by their number.
+    """
+    import torch
+
+    height, width = size
+    total = views.new_zeros((1, views.shape[1], height, width))
+    count = views.new_zeros((1, 1, height, width))
+    for view, v in zip(views, windows, strict=True):
+        for there, here in _pieces(v, width):
+            total[0, :, v.y : v.y + v.height, there] += view[:, :, here]
+            count[0, :, v.y : v.y + v.height, there] += 1
+    return torch.where(count > 0, total / count.clamp(min=1), total)
