@@ -16,22 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import PrerequisiteError
+from bench.world.detect import Detection
 from bench.world.scene import BIOMES, OBJECTS, STYLES, TIMES, UNIQUES, WEATHERS
 
 KINDS = (*UNIQUES, *OBJECTS)
 ATTRIBUTES = {"style": STYLES, "biome": BIOMES, "time": TIMES, "weather": WEATHERS}
 WINDOW = 32  # px, one reading of the attributes each
 THRESHOLD = 0.5  # of a heat peak
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One thing read off a picture: kind, centre in pixels, confidence in [0, 1]."""
-
-    kind: str
-    x: float
-    y: float
-    score: float
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def train(
     recipe = make(load_bank(work / "bank"), work, out)
     total = steps or recipe.steps
     parameters = [p for p in recipe.module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(parameters, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = {k: v.detach().clone() for k, v in recipe.module.state_dict().items()}
     state = State()
     checkpoint = work / name / "checkpoint.pt"

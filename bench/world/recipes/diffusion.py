@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from bench.world.bank import Bank
@@ -30,7 +31,7 @@ UNET: dict[str, Any] = dict(
 )  # fmt: skip
 SCHEDULE: dict[str, Any] = dict(
     num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False,
-    set_alpha_to_one=True, steps_offset=0, timestep_spacing="trailing",
+    set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing",
 )  # fmt: skip
 
 
@@ -39,8 +40,8 @@ class DiffusionRecipe:
 
     name = "world-sd"
     card = "card.json"
-    steps = 8000
-    batch = 64
+    steps = 5500
+    batch = 48
     lr = 1e-3
 
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
@@ -78,7 +79,8 @@ class DiffusionRecipe:
         t = torch.randint(0, 1000, (self.batch,), generator=noise)
         abar = self.abar[t].view(-1, 1, 1, 1)
         xt = abar.sqrt() * x0 + (1 - abar).sqrt() * torch.randn(x0.shape, generator=noise)
-        with torch.autocast("cpu", torch.bfloat16):
+        # The fused CPU kernel is three times slower than plain matrix products at these sizes.
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
             hidden = self.module["text"](ids).last_hidden_state
             predicted = self.module["unet"](xt, t, hidden).sample.float()
         weight = (1 / (1 - abar)).clamp(max=6)

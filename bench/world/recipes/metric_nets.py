@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from timm.models import save_for_hf
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.world.bank import Bank
 from bench.world.recipes.tokens import CONTEXT, make_tokenizer, save_tokenizer
@@ -168,7 +169,7 @@ class VitRecipe(_Squares):
         return out.clamp(-1, 1)
 
     def embed(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
             z = self.module["head"](self.module["vit"](x))
         return F.normalize(z.float(), dim=-1)
 
@@ -222,7 +223,7 @@ class ClipRecipe(_Squares):
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         picks, x = self.draw(rng)
         scenes = [self.bank.scenes[i] for i in picks]
-        with torch.autocast("cpu", torch.bfloat16):
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
             image, text, scale = self.module(x, self.tokens([caption(s, rng, fillers=0.3) for s in scenes]))[:3]
         logits = scale.clamp(max=100) * image.float() @ text.float().T
         index: dict[Scene, int] = {}

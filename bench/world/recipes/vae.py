@@ -23,7 +23,7 @@ CONFIG = dict(
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
     """uint8 (n, h, w, 3) to float32 (n, 3, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(rgb)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class VaeRecipe:

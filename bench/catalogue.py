@@ -1,0 +1,215 @@
+"""What there is to choose from: methods, metrics, prompts and the rest, as plain dictionaries for people and programs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench import prompts, registry
+from bench.errors import UsageError, near
+
+Entry = dict[str, Any]
+
+
+def kinds() -> list[str]:
+    """Everything :func:`listing` can list."""
+    return list(_LISTINGS)
+
+
+def listing(kind: str) -> list[Entry]:
+    """One entry per thing of a kind, each with a ``name``. A plug-in that does not load is listed with its error.
+
+    Raises:
+        UsageError: an unknown kind, with near misses.
+    """
+    if kind not in _LISTINGS:
+        raise UsageError(f"cannot list {kind!r}; {near(kind, _LISTINGS)}")
+    names, entry = _LISTINGS[kind]
+    rows = []
+    for name in names():
+        try:
+            rows.append({"name": name, **entry(name)})
+        except UsageError as error:
+            rows.append({"name": name, "error": str(error)})
+    return rows
+
+
+def describe(name: str) -> list[Entry]:
+    """All that is known of a name, once for every kind that has it; ``FILE.py@name`` and ``PROMPTS:selection`` work too.
+
+    Raises:
+        UsageError: nobody has that name, with near misses over all kinds.
+    """
+    found = []
+    if ".py@" in name:
+        for kind in ("methods", "metrics"):
+            try:
+                found.append({"kind": kind[:-1], "name": name, **_DETAILS[kind](name)})
+            except UsageError as error:
+                problem = error
+        if not found:
+            raise problem
+        return found
+    known: set[str] = set()
+    for kind, (names, _) in _LISTINGS.items():
+        have = set(names())
+        known |= have
+        plain = name.partition(":")[0] if kind in ("prompts", "views") else name
+        if plain in have or (kind == "prompts" and any(n.partition("@")[0] == plain for n in have)):
+            found.append({"kind": kind[:-1], "name": name, **_DETAILS[kind](name)})
+    if not found:
+        raise UsageError(f"nothing is called {name!r}; {near(name, known)}. `scrollbench list KIND` shows what there is")
+    return found
+
+
+# -- one line each
+
+
+def _method(name: str) -> Entry:
+    m = registry.find("methods", name)
+    return {"family": m.family, "presets": sorted(m.presets), "summary": m.summary}
+
+
+def _metric(name: str) -> Entry:
+    m = registry.find("metrics", name)
+    return {"scope": m.scope, "view": m.view, "extractor": m.extractor, "values": dict(m.values), "summary": m.summary}
+
+
+def _backbone(name: str) -> Entry:
+    factory = registry.find("backbones", name)
+    return {"family": getattr(factory, "family", None), "summary": _first(factory)}
+
+
+def _suite(name: str) -> Entry:
+    from bench.suite import load_suite
+
+    suite = load_suite(name)
+    return {"suite": suite.ref, "tier": suite.tier, "title": suite.title}
+
+
+def _prompts(name: str) -> Entry:
+    chosen = prompts.load_prompts(name)
+    return {"prompts": len(chosen.prompts), "title": chosen.card.get("title", "")}
+
+
+def _views() -> dict[str, str]:
+    """Views and their one-line meaning, read off the table in the module's text."""
+    from bench import views
+
+    lines = (line.split(maxsplit=1) for line in (views.__doc__ or "").splitlines())
+    said = {words[0]: words[1].strip() for words in lines if len(words) == 2}
+    return {name: said.get(name, "") for name in views.VIEWS}
+
+
+def _extractor(name: str) -> Entry:
+    from bench import extractors
+
+    card = extractors.card(name)
+    return {"role": card["role"], "present": card["present"], "licence": card["licence"], "source": card["source"]}
+
+
+def _extractors() -> list[str]:
+    from bench import extractors
+
+    return list(extractors.NAMES)
+
+
+def _references() -> dict[str, Entry]:
+    from bench.suite import load_suite
+
+    found: dict[str, Entry] = {}
+    for suite in registry.names("suites"):
+        for name, reference in load_suite(suite).references.items():
+            found[f"{suite}/{name}"] = reference.model_dump() if hasattr(reference, "model_dump") else dict(reference)
+    return found
+
+
+def _first(thing: Any) -> str:
+    return str(getattr(thing, "summary", None) or (inspect.getdoc(thing) or "").partition("\n")[0])
+
+
+_LISTINGS: dict[str, tuple[Callable[[], Any], Callable[[str], Entry]]] = {
+    "methods": (lambda: registry.names("methods"), _method),
+    "metrics": (lambda: registry.names("metrics"), _metric),
+    "backbones": (lambda: registry.names("backbones"), _backbone),
+    "suites": (lambda: registry.names("suites"), _suite),
+    "prompts": (prompts.available, _prompts),
+    "views": (_views, lambda name: {"summary": _views()[name]}),
+    "extractors": (_extractors, _extractor),
+    "references": (_references, lambda name: _references()[name]),
+}
+
+
+# -- everything
+
+
+def _method_details(name: str) -> Entry:
+    m = registry.find("methods", name)
+    return {
+        "version": m.version, "family": m.family, "paper": m.paper, "licence": m.licence, "optimises": list(m.optimises),
+        "knobs": _knobs(m.params), "presets": {k: dict(v) for k, v in m.presets.items()}, "text": inspect.getdoc(m.fn) or "",
+    }  # fmt: skip
+
+
+def _metric_details(name: str) -> Entry:
+    m = registry.find("metrics", name)
+    return {
+        "version": m.version, "scope": m.scope, "view": m.view, "extractor": m.extractor, "values": dict(m.values),
+        "unit": m.unit, "range": list(m.range), "prompted": m.prompted, "source": m.source, "knobs": _knobs(m.params),
+        "text": inspect.getdoc(m.fn) or "",
+    }  # fmt: skip
+
+
+def _backbone_details(name: str) -> Entry:
+    factory = registry.find("backbones", name)
+    options = {k: None if v is inspect.Parameter.empty else v for k, v in getattr(factory, "options", {}).items()}
+    return {"family": getattr(factory, "family", None), "options": options, "text": inspect.getdoc(factory) or ""}
+
+
+def _suite_details(name: str) -> Entry:
+    from bench.suite import load_suite
+
+    suite = load_suite(name)
+    return {"suite": suite.ref, "digest": suite.digest, "tier": suite.tier, "title": suite.title, "backbone": suite.backbone}
+
+
+def _prompts_details(name: str) -> Entry:
+    chosen = prompts.load_prompts(name)
+    listed = [{"id": p.id, "prompt": p.text, **({"negative": p.negative} if p.negative else {})} for p in chosen.prompts]
+    return {"digest": chosen.digest, "count": len(chosen.prompts), "card": dict(chosen.card), "prompts": listed}
+
+
+def _view_details(name: str) -> Entry:
+    from bench.types import Canvas
+    from bench.views import parse, seen
+
+    plain, _ = parse(name)
+    canvases = [Canvas(w, 512, plain == "ring") for w in (512, 1024, 2048, 4096)]
+    return {"summary": _views()[plain], "seen": {str(c): round(seen(name, c), 4) for c in canvases}}
+
+
+def _extractor_details(name: str) -> Entry:
+    from bench import extractors
+
+    return dict(extractors.card(name))
+
+
+def _knobs(params: Mapping[str, registry.Param]) -> dict[str, Entry]:
+    """Name -> default and type, as read off the signature."""
+    return {
+        name: {"default": p.default, "type": " or ".join("none" if t is type(None) else t.__name__ for t in p.types)}
+        for name, p in params.items()
+    }
+
+
+_DETAILS: dict[str, Callable[[str], Entry]] = {
+    "methods": _method_details,
+    "metrics": _metric_details,
+    "backbones": _backbone_details,
+    "suites": _suite_details,
+    "prompts": _prompts_details,
+    "views": _view_details,
+    "extractors": _extractor_details,
+    "references": lambda name: _references()[name],
+}

@@ -1,0 +1,169 @@
+"""What is to be done: wanted - done - quarantined. Making a plan loads no network and changes nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from bench.errors import UsageError, near
+from bench.ids import recipe_id, source_digest
+from bench.records import Ledger, Record
+from bench.registry import FAMILIES, find
+from bench.store import Store
+from bench.suite import MethodUse, Part, Suite
+from bench.types import Prompt, Recipe
+
+ATTEMPTS = 3  # failures after which a recipe is left alone until something about it changes
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One picture for one cell of a suite."""
+
+    recipe: Recipe
+    prompt: Prompt
+    part: Part
+    use: MethodUse
+
+    @cached_property
+    def recipe_id(self) -> str:
+        """Identity of the work; two cells may share it, and then share the picture."""
+        return recipe_id(self.recipe)
+
+    @property
+    def prompt_set(self) -> str:
+        """``name@version`` of the prompts."""
+        return f"{self.part.prompts.name}@{self.part.prompts.version}"
+
+    def cell(self, suite: Suite) -> Record:
+        """Where the picture belongs: the fields of a ``member`` record, without its kind."""
+        return {
+            "suite": suite.ref, "suite_digest": suite.digest, "tier": suite.tier, "part": self.part.name,
+            "label": self.use.label, "recipe_id": self.recipe_id, "prompt_set": self.prompt_set,
+            "prompt_id": self.prompt.id, "seed": self.recipe.seed, "preset": self.use.preset,
+            "control": self.use.control, "optimises": list(self.use.method.optimises),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Work of one suite on one store, as things stand.
+
+    Attributes:
+        cells: every cell of the suite (of this shard), in the suite's order; cells may share a recipe.
+        wanted: a job for every recipe, grouped by backbone.
+        jobs, done, quarantined: wanted, split into what is to do, what is there, and what failed too often.
+        attempts: recipe id -> failures so far.
+    """
+
+    suite: Suite
+    cells: tuple[Job, ...]
+    wanted: tuple[Job, ...]
+    jobs: tuple[Job, ...]
+    done: tuple[Job, ...]
+    quarantined: tuple[Job, ...]
+    attempts: Mapping[str, int]
+
+
+def make_plan(suite: Suite, store: Store, shard: tuple[int, int] | None = None, retry: bool = False) -> Plan:
+    """Compare what a suite wants with what a store has.
+
+    Args:
+        suite: resolved; its methods are imported now.
+        store: may be empty or not exist yet.
+        shard: (i, n) with i from 1 to n: only the recipes whose id falls to this machine.
+        retry: try quarantined recipes once more.
+
+    Raises:
+        UsageError: a method that cannot run on the suite's backbone, wrong knobs, a shard out of range.
+        PrerequisiteError: the backbone's weights are not here.
+        StoreError: damaged records.
+    """
+    cells = tuple(_cells(suite))
+    if shard is not None:
+        i, n = shard
+        if not 1 <= i <= n:
+            raise UsageError(f"--shard takes I/N with I from 1 to N, got {i}/{n}")
+        cells = tuple(c for c in cells if int(c.recipe_id, 16) % n == i - 1)
+    ledger = store.ledger()
+    unique = {c.recipe_id: c for c in reversed(cells)}  # the first cell that wants a recipe speaks for it
+    ordered = [unique[i] for i in dict.fromkeys(c.recipe_id for c in cells)]
+    wanted = sorted(ordered, key=lambda j: j.recipe.backbone or "")  # stable, so a backbone is loaded once
+    done: list[Job] = []
+    jobs: list[Job] = []
+    given_up: list[Job] = []
+    attempts: dict[str, int] = {}
+    for job in wanted:
+        if _has(job, ledger, store):
+            done.append(job)
+            continue
+        attempts[job.recipe_id] = ledger.attempts(job.recipe_id)
+        (given_up if attempts[job.recipe_id] >= ATTEMPTS and not retry else jobs).append(job)
+    return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts)
+
+
+def _has(job: Job, ledger: Ledger, store: Store) -> bool:
+    record = ledger.images.get(job.recipe_id)
+    return record is not None and store.has_image(record["image_id"])
+
+
+def _cells(suite: Suite) -> list[Job]:
+    backbone = _Backbone(suite)
+    cells = []
+    for use in suite.methods:
+        identity: dict[str, Any] = {
+            "method": use.method.name, "method_version": use.method.version,
+            "method_source": source_digest(use.method.fn), "params": use.params, **backbone.identity(use),
+        }  # fmt: skip
+        for part in suite.parts:
+            for seed in suite.seeds:
+                for p in part.prompts.prompts:
+                    recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity)
+                    cells.append(Job(recipe, p, part, use))
+    return cells
+
+
+class _Backbone:
+    """The suite's backbone as recipes name it, looked up when the first method needs it."""
+
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+
+    @cached_property
+    def info(self) -> Any:
+        factory = find("backbones", str(self.suite.backbone))
+        return factory.describe(**self.suite.backbone_options)
+
+    @cached_property
+    def precision(self) -> str:
+        """As asked for, else the factory's default."""
+        factory = find("backbones", str(self.suite.backbone))
+        options = getattr(factory, "options", None)
+        if options is None:
+            options = {p.name: p.default for p in inspect.signature(factory).parameters.values()}
+        return str(self.suite.backbone_options.get("precision", options.get("precision", "fp32")))
+
+    def identity(self, use: MethodUse) -> dict[str, Any]:
+        """The backbone's fields of a recipe. Refuses a pair that cannot work before anything is loaded."""
+        if use.control:
+            return {}
+        family = use.method.family
+        if self.suite.backbone is None:
+            raise UsageError(
+                f"method {use.label!r} (family {family}) needs a backbone and suite {self.suite.ref} names none; "
+                f"add backbone = NAME to {self.suite.file}"
+            )
+        if self.info.family != family:
+            raise UsageError(
+                f"method {use.label!r} samples in family {family!r}, backbone {self.suite.backbone!r} is of family "
+                f"{self.info.family!r}; {near(family, FAMILIES)} Pick a method or a backbone of the same family"
+            )
+        return {"backbone": self.info.name, "weights": self.info.weights_digest, "precision": self.precision}
+
+
+def recipe_record(recipe: Recipe) -> Record:
+    """A recipe as records hold it."""
+    return asdict(recipe)

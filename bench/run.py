@@ -1,0 +1,276 @@
+"""Making pictures: one image is one unit of work, kept before it is recorded, so that a crash costs at most one."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from bench.environment import environment, release_memory
+from bench.errors import PrerequisiteError, UsageError, near
+from bench.noise import Noise
+from bench.plan import ATTEMPTS, Job, Plan, recipe_record
+from bench.records import Record, member_key
+from bench.registry import find
+from bench.store import Store
+from bench.suite import Suite
+from bench.types import Canvas, Cost
+
+TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
+
+
+class Progress(Protocol):
+    """What long-running functions report to."""
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage of ``total`` units begins."""
+        ...
+
+    def advance(self, stage: str, n: int = 1, note: str = "") -> None:
+        """``n`` more units are done."""
+        ...
+
+    def finish(self, stage: str) -> None:
+        """The stage is over."""
+        ...
+
+
+class Silent:
+    """Progress for nobody."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, stage: str, n: int = 1, note: str = "") -> None:
+        """Nothing."""
+
+    def finish(self, stage: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be made, and why."""
+
+    part: str
+    label: str
+    prompt_id: str
+    seed: int
+    reason: str  # oom, nan, crash, prerequisite
+    message: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did. ``run_id`` is None where there was nothing to do."""
+
+    run_id: str | None
+    made: int
+    done: int  # were there before
+    failed: int
+    quarantined: int  # given up in earlier runs, not tried
+    failures: tuple[Failure, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every wanted picture is there now."""
+        return not (self.failed or self.quarantined)
+
+
+# -- executors: how jobs reach the function that does them. A name chosen from a dict is the whole interface.
+
+Do = Callable[[Job], Record]
+Executor = Callable[[Iterable[Job], Do], Iterator[tuple[Job, Record]]]
+
+
+def local(jobs: Iterable[Job], do: Do) -> Iterator[tuple[Job, Record]]:
+    """One after the other, in this process."""
+    for job in jobs:
+        yield job, do(job)
+
+
+EXECUTORS: dict[str, Executor] = {"local": local}
+
+
+def generate(
+    plan: Plan,
+    store: Store,
+    progress: Progress | None = None,
+    *,
+    executor: str = "local",
+    device: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> RunResult:
+    """Make the pictures of a plan. The same call with a fresh plan goes on where this one was stopped.
+
+    A job that fails is tried again after the others, until it has failed ``ATTEMPTS`` times in all its runs.
+
+    Args:
+        plan: of :func:`bench.plan.make_plan`.
+        store: where pictures and records go.
+        progress: told of the stage ``generate``.
+        executor: one of ``EXECUTORS``.
+        device: where the backbone runs (``cuda``); the suite's own or the backbone's default where None.
+        argv: the command, for the run's record; this process's own by default.
+
+    Raises:
+        StoreError: pictures or records cannot be written.
+        UsageError: an unknown executor.
+    """
+    if executor not in EXECUTORS:
+        raise UsageError(f"unknown executor {executor!r}; {near(executor, EXECUTORS)}")
+    progress = progress or Silent()
+    _record_members(plan, store)
+    if not plan.jobs:
+        return RunResult(None, 0, len(plan.done), 0, len(plan.quarantined), ())
+    suite, run_id = plan.suite, uuid.uuid4().hex[:12]
+    run = {"kind": "run", "run_id": run_id, "suite": suite.ref, "suite_digest": suite.digest}
+    run["argv"] = list(sys.argv if argv is None else argv)
+    options = {**suite.backbone_options, **({"device": device} if device else {})}
+    store.append({**run, "status": "started", "environment": environment(options)})
+    attempts, made = dict(plan.attempts), 0
+    failures: dict[str, Failure] = {}
+    progress.start("generate", len(plan.jobs))
+    do, pending = Maker(suite, store, options), list(plan.jobs)
+    while pending:
+        again = []
+        for job, record in EXECUTORS[executor](pending, do):
+            key = job.recipe_id
+            if record["kind"] == "image":
+                store.append({**record, "run_id": run_id})
+                failures.pop(key, None)
+                made += 1
+            else:
+                tried = record["reason"] != "prerequisite"
+                attempts[key] = attempts.get(key, 0) + tried
+                store.append({**record, "run_id": run_id, "attempt": attempts[key]})
+                failures[key] = Failure(
+                    job.part.name, job.use.label, job.prompt.id, job.recipe.seed, record["reason"], record["message"]
+                )
+                if tried and attempts[key] < ATTEMPTS:
+                    again.append(job)
+                    continue
+            progress.advance("generate", 1, f"{job.use.label} {job.prompt.id}")
+        pending = again
+    progress.finish("generate")
+    store.append({**run, "status": "finished", "made": made, "failed": len(failures)})
+    return RunResult(run_id, made, len(plan.done), len(failures), len(plan.quarantined), tuple(failures.values()))
+
+
+def _record_members(plan: Plan, store: Store) -> None:
+    """Write down which picture belongs where, unless the last word on a cell already says so."""
+    known = store.ledger().members
+    for job in plan.cells:
+        cell = job.cell(plan.suite)
+        last = known.get(member_key(cell))
+        if last is None or any(last.get(k) != v for k, v in cell.items()):
+            store.append({"kind": "member", **cell})
+
+
+class Maker:
+    """Does jobs: samples, keeps the picture, and returns the record to write. Loads the backbone once, when needed.
+
+    It raises nothing but ``StoreError``: what goes wrong with one picture is a record, and other work goes on.
+    """
+
+    def __init__(self, suite: Suite, store: Store, options: Mapping[str, Any]) -> None:
+        self.suite, self.store, self.options = suite, store, options
+        self._backbone: Any = None
+        self._problem: PrerequisiteError | None = None
+
+    def __call__(self, job: Job) -> Record:
+        base = {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
+        failure = None
+        try:
+            rgb, flags, cost = self._sample(job)
+        except Exception as error:  # a sampler may fail in any way; the record says how
+            failure = {"kind": "failure", **base, "reason": classify(error), "message": explain(error)}
+        if failure is not None:
+            release_memory()  # only now: the error's frames held what filled it
+            return failure
+        image_id = self.store.write_image(rgb)
+        return {
+            "kind": "image", **base, **job.cell(self.suite), "image_id": image_id, "width": rgb.shape[1],
+            "height": rgb.shape[0], "flags": flags, "cost": asdict(cost),
+        }  # fmt: skip
+
+    def _sample(self, job: Job) -> tuple[np.ndarray, list[str], Cost]:
+        recipe, method = job.recipe, job.use.method
+        noise = Noise(recipe.seed, recipe.prompt_id)
+        if job.use.control:
+            started = time.perf_counter()
+            picture = method.fn(job.prompt, recipe.canvas, noise, **recipe.params)
+            rgb, flags = to_rgb(picture, recipe.canvas)
+            return rgb, flags, Cost(0, {"render": time.perf_counter() - started})
+        backbone = self._load()
+        backbone.meter.reset()
+        picture = method.fn(backbone, job.prompt, recipe.canvas, noise, **recipe.params)
+        rgb, flags = to_rgb(picture, recipe.canvas)
+        return rgb, [*flags, *getattr(backbone.meter, "flags", ())], backbone.meter.cost()
+
+    def _load(self) -> Any:
+        if self._problem is not None:
+            raise self._problem
+        if self._backbone is None:
+            try:
+                self._backbone = find("backbones", str(self.suite.backbone))(**self.options)
+            except Exception as error:  # whatever it is, no picture is at fault: nothing is quarantined for it
+                what = str(error) if isinstance(error, PrerequisiteError) else explain(error)
+                self._problem = PrerequisiteError(f"backbone {self.suite.backbone!r} does not load: {what}")
+                raise self._problem from error
+        return self._backbone
+
+
+def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
+    """Pixels of what a method returned: round(255 x), the one place where this is done.
+
+    Args:
+        picture: float tensor or array (3, canvas.height, canvas.width) in [0, 1], on any device.
+        canvas: what was asked for.
+
+    Returns:
+        uint8 (height, width, 3), and flags: ``nan`` (values that are not finite became 0), ``black``.
+
+    Raises:
+        ValueError: another shape, or values outside [0, 1].
+    """
+    if hasattr(picture, "detach"):
+        picture = picture.detach().float().cpu().numpy()
+    values = np.asarray(picture, dtype=np.float64)
+    expected = (3, canvas.height, canvas.width)
+    if values.shape != expected:
+        raise ValueError(f"the method must return a picture of shape {expected} in [0, 1], got shape {values.shape}")
+    flags = []
+    finite = np.isfinite(values)
+    if not finite.all():
+        values = np.where(finite, values, 0.0)
+        flags.append("nan")
+    if values.min() < -TOLERANCE or values.max() > 1 + TOLERANCE:
+        raise ValueError(f"the method must return values in [0, 1], got {values.min():.4g} to {values.max():.4g}")
+    rgb = np.rint(values.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    if not rgb.any():
+        flags.append("black")
+    return np.ascontiguousarray(rgb), flags
+
+
+def classify(error: BaseException) -> str:
+    """Why a picture failed: ``prerequisite``, ``oom``, ``nan`` or ``crash``."""
+    text = str(error).lower()
+    if isinstance(error, PrerequisiteError | ImportError):
+        return "prerequisite"
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return "oom"
+    return "nan" if isinstance(error, FloatingPointError) else "crash"
+
+
+def explain(error: BaseException) -> str:
+    """Type, message, and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

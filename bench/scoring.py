@@ -1,0 +1,208 @@
+"""What scoring has to do: a suite's metrics, the pictures there are, and the keys of what is missing.
+
+A score's key is the digest of everything that decides it: picture, metric and its version, knobs, extractor, view, and
+the prompt where the metric reads it. Pictures are found through the records alone: nothing here can load a generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from bench import extractors, views
+from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
+from bench.ids import digest
+from bench.references import Reference, load_reference
+from bench.registry import Metric
+from bench.types import Canvas, Cost, Prompt
+
+if TYPE_CHECKING:
+    from bench.records import Ledger
+    from bench.store import Store
+    from bench.suite import MetricUse, Suite
+
+SCORE_VERSION = "1"  # bump when the rules of the keys below change
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One metric of a suite and the identity of the network it looks through."""
+
+    use: MetricUse
+    found: extractors.Found | None
+
+    @property
+    def metric(self) -> Metric:
+        """What is computed."""
+        return self.use.metric
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What a record says about how its numbers were made."""
+        return {
+            "metric": self.metric.name, "metric_version": self.metric.version, "params": dict(self.use.params),
+            "extractor": self.found.name if self.found else None,
+            "extractor_digest": self.found.digest if self.found else None, "view": self.use.view,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture and the cell of the suite it belongs to."""
+
+    image_id: str
+    recipe_id: str
+    part: str
+    label: str
+    seed: int
+    prompt: Prompt
+    canvas: Canvas
+    cost: Cost | None
+
+
+@dataclass(frozen=True, eq=False)
+class SetJob:
+    """A set metric to compute on the pictures of one part and method."""
+
+    task: Task
+    pictures: tuple[Picture, ...]
+    reference: Reference
+    key: str
+
+
+@dataclass
+class ScoreResult:
+    """What :func:`score` did.
+
+    Attributes:
+        scored, reused, failed: image scores computed now, there already (or shared with an equal picture), and not
+            computable (recorded with their reason and tried again next time). One score is one metric on one picture.
+        sets, sets_reused, sets_failed: the same for set scores, one a metric, part and method.
+        waiting: pictures the suite wants that are not there yet.
+        blocked: metrics that could not run at all, with the reason and the command that helps.
+        notes: what a reader of the numbers ought to know, e.g. how many prompts were truncated.
+    """
+
+    scored: int = 0
+    reused: int = 0
+    failed: int = 0
+    sets: int = 0
+    sets_reused: int = 0
+    sets_failed: int = 0
+    waiting: int = 0
+    blocked: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def resolve(suite: Suite, result: ScoreResult) -> list[Task]:
+    """The suite's metrics with their networks located. What lacks its weights goes to ``result.blocked``."""
+    tasks = []
+    for use in suite.metrics:
+        _check_use(use, suite)
+        try:
+            tasks.append(Task(use, extractors.find(use.extractor) if use.extractor else None))
+        except PrerequisiteError as error:
+            result.blocked[use.label] = str(error)
+    if result.blocked and not tasks:
+        raise PrerequisiteError("\n".join(dict.fromkeys(result.blocked.values())))
+    return tasks
+
+
+def _check_use(use: MetricUse, suite: Suite) -> None:
+    for part in suite.parts:
+        views.boxes(use.view, part.canvas)  # refuses unknown views, and rings on canvases that do not loop
+    if use.extractor:  # image metrics need their role; a distance between sets takes any network that embeds pictures
+        role = extractors.role(use.extractor)
+        fitting = ("inception", "dino", "clip") if use.metric.scope == "set" else (use.metric.extractor,)
+        if role not in fitting:
+            wanted = " or ".join(str(r) for r in fitting)
+            raise UsageError(f"metric {use.label!r} needs an extractor of role {wanted}, {use.extractor!r} is {role}")
+    if use.metric.scope == "set" and use.reference not in suite.references:
+        known = near(str(use.reference), suite.references)
+        raise UsageError(f"metric {use.label!r}: no reference {use.reference!r} in suite {suite.ref}; {known}")
+
+
+def find_pictures(suite: Suite, store: Store, ledger: Ledger, result: ScoreResult) -> list[Picture]:
+    """The suite's finished pictures as the records have them, in its order; the others are counted as waiting."""
+    try:
+        labels = [m.label for m in suite.methods]
+    except ScrollBenchError as error:  # a method that is not installed here is no obstacle to scoring its pictures
+        labels = sorted({m["label"] for m in ledger.members.values() if m["suite_digest"] == suite.digest})
+        result.notes.append(f"scoring every recorded method of the suite, because its methods do not load: {error}")
+    found = []
+    for label in labels:
+        for part in suite.parts:
+            for seed in suite.seeds:
+                for prompt in part.prompts.prompts:
+                    member = ledger.members.get((suite.ref, suite.digest, part.name, label, prompt.id, seed), {})
+                    image = ledger.images.get(member.get("recipe_id", ""))
+                    if image is None or not store.has_image(image["image_id"]):
+                        result.waiting += 1
+                        continue
+                    cost = Cost(**image["cost"]) if image.get("cost") else None
+                    place = (image["image_id"], image["recipe_id"], part.name, label, seed)
+                    found.append(Picture(*place, prompt, part.canvas, cost))
+    return found
+
+
+Wanted = tuple[Picture, list[tuple[Task, str]]]  # a picture, and the metrics it lacks with their keys
+
+
+def missing_scores(tasks: list[Task], pictures: list[Picture], ledger: Ledger, result: ScoreResult) -> list[Wanted]:
+    """The image scores that are not in the records, by picture."""
+    work, seen = [], set(ledger.scores)
+    for picture in pictures:
+        keys = [(t, score_key(t, picture)) for t in tasks if t.metric.scope == "image"]
+        new = [(t, key) for t, key in keys if key not in seen]
+        result.reused += len(keys) - len(new)
+        seen |= {key for _, key in new}  # equal pictures of two cells share their scores
+        if new:
+            work.append((picture, new))
+    return work
+
+
+def missing_sets(
+    tasks: list[Task], pictures: list[Picture], ledger: Ledger, suite: Suite, store: Store, result: ScoreResult
+) -> list[SetJob]:
+    """The set scores that are not in the records for exactly the pictures there are now."""
+    references: dict[str, Reference] = {}
+    cells = [list(group) for _, group in groupby(sorted(pictures, key=_cell), key=_cell)]
+    work = []
+    for task in (t for t in tasks if t.metric.scope == "set"):
+        name = str(task.use.reference)
+        if name not in references:
+            references[name] = load_reference(name, suite.references[name], store.root)
+        for cell in cells:
+            key = set_key(task, cell, suite.digest, references[name].id)
+            if key in ledger.set_scores:
+                result.sets_reused += 1
+            else:
+                work.append(SetJob(task, tuple(cell), references[name], key))
+    return work
+
+
+def _cell(picture: Picture) -> tuple[str, str]:
+    return picture.part, picture.label
+
+
+def score_key(task: Task, picture: Picture) -> str:
+    """Identity of one metric's numbers on one picture."""
+    asked = [picture.prompt.text, dict(picture.prompt.attributes)] if task.metric.prompted else None
+    return digest(["score", SCORE_VERSION, picture.image_id, _how(task), view_key(task, picture), asked])
+
+
+def set_key(task: Task, pictures: Iterable[Picture], suite_digest: str, reference_id: str) -> str:
+    """Identity of one set metric's numbers on the pictures of one part and method of a suite."""
+    members = sorted([*_cell(p), p.image_id, view_key(task, p)] for p in pictures)
+    return digest(["set_score", SCORE_VERSION, suite_digest, _how(task), members, reference_id])
+
+
+def _how(task: Task) -> list[Any]:
+    return [task.metric.name, task.metric.version, dict(task.use.params), task.found.digest if task.found else None]
+
+
+def view_key(task: Task, picture: Picture) -> str:
+    """Identity of where a task looks on a picture."""
+    return views.key(task.use.view, picture.canvas, picture.prompt.id)
