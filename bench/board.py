@@ -1,4 +1,4 @@
-"""The leaderboard of one suite, as a table for the terminal. Everything on it comes from the index."""
+"""The leaderboard of one suite, as a table for the terminal. Every number on it comes from the index."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bench.contact import number
 from bench.index import query
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
     from bench.store import Store
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0", "one": "→1"}
 COST = {"seconds": "s", "nfe": ""}
-COLUMN, LABEL = 11, 18  # characters of a number's column, with its gap, and of a method's name
+COLUMN, LABEL = 11, 32  # characters: a number's column with its gap, the longest name of a method
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Board:
     cells: dict[tuple[str, str], Cell]
 
     def best(self, column: Column) -> float | None:
-        """The best value among the methods that are ranked: no controls, none that descends on a metric, none partial."""
+        """The best value of those ranked: no controls, nothing that descends on a metric, nothing partial."""
         ranked = [line.method for line in self.lines if not line.control and not line.optimises]
         cells = [self.cells[m, column.label] for m in ranked if (m, column.label) in self.cells]
         values = [c.value for c in cells if c.value is not None and not c.missing]
@@ -86,7 +87,8 @@ def boards(store: Store, suite: Suite) -> list[Board]:
     where = f"where suite_digest = '{suite.digest}'"
     members = query(store, f"""
         select part, method, control, any_value(optimises), sum(wanted)::int, sum(made)::int, sum(failed)::int
-        from coverage join (select suite_digest, part, method, any_value(optimises) as optimises from member group by all)
+        from coverage
+        join (select suite_digest, part, method, any_value(optimises) as optimises from member group by 1, 2, 3)
         using (suite_digest, part, method) {where} group by part, method, control order by method""")[1]  # fmt: skip
     rows = query(store, f"""
         select l.part, l.method, l.metric, l.extractor, l.view, l.reference, l.params, l.value, l.n, l.missing, l.seen
@@ -111,9 +113,11 @@ def boards(store: Store, suite: Suite) -> list[Board]:
 
 def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[tuple[Any, ...]], bool]]]:
     """The suite's metrics as columns, each with a test for the leaderboard's rows that belong to it."""
+    from bench.suite_file import default_label
+
     for use in suite.metrics:
         name, direction = next(iter(use.metric.values.items()))
-        label = name if use.label == use.metric.name else use.label
+        label = name if use.label == default_label(use.ref, None) else use.label
         wanted = (name, _network(use.extractor), use.view, use.reference)
         params = dict(use.params)
 
@@ -122,7 +126,7 @@ def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[tuple[Any, ...]],
 
         yield Column(label, direction, use.metric.unit, wanted[1], use.view, use.reference), matches
     for name, unit in COST.items():
-        yield Column(name, "lower", unit), lambda row, name=name: row[2] == name and row[4] is None
+        yield Column(name, "lower", unit), lambda row, name=name: row[2] == name and row[4] is None  # type: ignore[misc]
 
 
 def _network(ref: str | None) -> str | None:
@@ -130,34 +134,41 @@ def _network(ref: str | None) -> str | None:
     return Path(ref.partition("@")[2]).name if ref and "@" in ref else ref
 
 
-def board(store: Store, suite: Suite, width: int = 120) -> Table:
-    """The board as a rich table that fits in ``width`` characters.
+def board(store: Store, suite: Suite, width: int = 120) -> Group:
+    """The board for the terminal, ``width`` characters wide: more tables, one below the other, where one is too narrow.
 
-    Best values are bold; controls stand below a rule; what does not fit is counted in the caption.
+    Best values are bold; controls stand below a rule.
     """
-    from rich import box
-    from rich.table import Table
+    from rich.console import Group
     from rich.text import Text
 
     parts = boards(store, suite)
     columns = list({c.label: c for b in parts for c in b.columns}.values())
-    room = max(1, (width - LABEL - 2) // COLUMN)
-    shown, hidden = columns[:room], columns[room:]
-    table = Table(
-        title=f"{suite.ref}  {suite.title}", caption="\n".join(_caption(suite, parts, shown, hidden)), box=box.HORIZONTALS,
-        padding=(0, 1, 0, 0), title_justify="left", caption_justify="left", title_style="bold", caption_style="dim",
-        pad_edge=False, min_width=min(width, 100),
-    )  # fmt: skip
-    table.add_column(Text("method"), width=LABEL - 1, overflow="fold")
-    for heading in _headings(shown):
+    label = min(LABEL, max([len("method"), *(len(line.method) + 1 for b in parts for line in b.lines)]))
+    room = max(1, (width - label - 2) // COLUMN)
+    tables = max(1, -(-len(columns) // room))
+    share = -(-len(columns) // tables)
+    shown = [_table(parts, columns[i * share : (i + 1) * share], label) for i in range(tables)]
+    title = Text(f"{suite.ref}  {suite.title}", style="bold")
+    return Group(title, *shown, Text("\n".join(_notes(suite, parts, columns)), style="dim"))
+
+
+def _table(parts: Sequence[Board], columns: Sequence[Column], label: int) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.HORIZONTALS, padding=0, pad_edge=False)
+    table.add_column(Text("method"), width=label, overflow="fold")
+    for heading in _headings(columns):
         table.add_column(heading, justify="right", width=COLUMN - 1)
     for b in parts:
         if len(parts) > 1:
             table.add_row(Text(b.part, style="bold"))
-        best = {c.label: b.best(c) for c in shown}
+        best = {c.label: b.best(c) for c in columns}
         for line, after in zip(b.lines, [*b.lines[1:], None]):
             name = Text(line.method + ("†" if line.optimises else ""), style="dim" if line.control else "")
-            numbers = [_number(b.cells.get((line.method, c.label)), best[c.label], line) for c in shown]
+            numbers = [_number(b.cells.get((line.method, c.label)), best[c.label], line) for c in columns]
             table.add_row(name, *numbers, end_section=after is None or after.control > line.control)
     return table
 
@@ -176,7 +187,8 @@ def _headings(columns: Sequence[Column]) -> list[Any]:
     texts = []
     for column, name, note in zip(columns, names, notes):
         text = Text("\n" * (above - len(name)) + "\n".join(name), justify="right")
-        text.append("\n" + f"{ARROWS.get(column.direction, '')} {column.unit if column.label == 'seconds' else ''}".strip())
+        unit = column.unit if column.label == "seconds" else ""  # the others say it in their name
+        text.append("\n" + f"{ARROWS.get(column.direction, '')} {unit}".strip())
         for line, style in note:
             text.append("\n" + line, style=style)
         texts.append(text.append("\n" * (below - len(note))))
@@ -206,7 +218,7 @@ def _number(cell: Cell | None, best: float | None, line: Line) -> Any:
     return text
 
 
-def _caption(suite: Suite, parts: Sequence[Board], shown: Sequence[Column], hidden: Sequence[Column]) -> list[str]:
+def _notes(suite: Suite, parts: Sequence[Board], columns: Sequence[Column]) -> list[str]:
     lines = [line for b in parts for line in b.lines]
     wanted, made, failed = (sum(getattr(line, what) for line in lines) for what in ("wanted", "made", "failed"))
     notes = [f"pictures: {made} of {wanted}" + (f", {failed} failed" if failed else "") + f"; suite {suite.digest[:8]}"]
@@ -214,14 +226,11 @@ def _caption(suite: Suite, parts: Sequence[Board], shown: Sequence[Column], hidd
         notes.append("below the rule: controls, made from the known truth to show what the metrics see; not ranked")
     if what := sorted({w for line in lines for w in line.optimises}):
         notes.append(f"† descends on {', '.join(what)} while sampling; not ranked")
-    cells = [b.cells.get((line.method, c.label)) for b in parts for line in b.lines for c in shown]
+    cells = [b.cells.get((line.method, c.label)) for b in parts for line in b.lines for c in columns]
     if any(c and c.missing and c.value is not None for c in cells):
         notes.append("* some pictures or scores are missing")
     if any(c is None or c.value is None for c in cells):
         notes.append("– no number: not scored, not measurable here, or undefined")
     if suite.tier == "miniature":
         notes.append("tier miniature: tiny stand-in networks on ScrollWorld; never compare with numbers of tier full")
-    if hidden:
-        names = ", ".join(c.label for c in hidden)
-        notes.append(f"not shown for want of width: {names}; `scrollbench sql \"from leaderboard\"` has all")
     return notes

@@ -1,13 +1,17 @@
-"""What there is to choose from: methods, metrics, prompts and the rest, as plain dictionaries for people and programs."""
+"""What there is to choose from: methods, metrics, prompts and the rest, as plain dictionaries."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bench import prompts, registry
 from bench.errors import UsageError, near
+
+if TYPE_CHECKING:
+    from bench.suite_file import SuiteFile
 
 Entry = dict[str, Any]
 
@@ -36,7 +40,7 @@ def listing(kind: str) -> list[Entry]:
 
 
 def describe(name: str) -> list[Entry]:
-    """All that is known of a name, once for every kind that has it; ``FILE.py@name`` and ``PROMPTS:selection`` work too.
+    """All that is known of a name, once for every kind that has it; ``FILE.py@name`` and ``SET:selection`` work too.
 
     Raises:
         UsageError: nobody has that name, with near misses over all kinds.
@@ -57,9 +61,11 @@ def describe(name: str) -> list[Entry]:
         known |= have
         plain = name.partition(":")[0] if kind in ("prompts", "views") else name
         if plain in have or (kind == "prompts" and any(n.partition("@")[0] == plain for n in have)):
-            found.append({"kind": kind[:-1], "name": name, **_DETAILS[kind](name)})
+            found.append(
+                {"kind": "prompt set" if kind == "prompts" else kind[:-1], "name": name, **_DETAILS[kind](name)}
+            )
     if not found:
-        raise UsageError(f"nothing is called {name!r}; {near(name, known)}. `scrollbench list KIND` shows what there is")
+        raise UsageError(f"nothing is called {name!r}; {near(name, known)} `scrollbench list KIND` shows what there is")
     return found
 
 
@@ -82,10 +88,14 @@ def _backbone(name: str) -> Entry:
 
 
 def _suite(name: str) -> Entry:
-    from bench.suite import load_suite
+    spec = _suite_file(name)
+    return {"suite": f"{spec.name}@{spec.version}", "tier": spec.tier, "title": spec.title}
 
-    suite = load_suite(name)
-    return {"suite": suite.ref, "tier": suite.tier, "title": suite.title}
+
+def _suite_file(name: str) -> SuiteFile:
+    from bench.suite_file import read_suite
+
+    return read_suite(Path(registry.find("suites", name)))
 
 
 def _prompts(name: str) -> Entry:
@@ -116,12 +126,14 @@ def _extractors() -> list[str]:
 
 
 def _references() -> dict[str, Entry]:
-    from bench.suite import load_suite
-
+    """Reference sets of all suites, as SUITE/NAME."""
     found: dict[str, Entry] = {}
     for suite in registry.names("suites"):
-        for name, reference in load_suite(suite).references.items():
-            found[f"{suite}/{name}"] = reference.model_dump() if hasattr(reference, "model_dump") else dict(reference)
+        try:
+            spec = _suite_file(suite)
+        except UsageError:
+            continue  # `list suites` tells what is wrong with it
+        found.update({f"{suite}/{n}": r.model_dump(exclude_none=True) for n, r in spec.references.items()})
     return found
 
 
@@ -147,18 +159,32 @@ _LISTINGS: dict[str, tuple[Callable[[], Any], Callable[[str], Entry]]] = {
 def _method_details(name: str) -> Entry:
     m = registry.find("methods", name)
     return {
-        "version": m.version, "family": m.family, "paper": m.paper, "licence": m.licence, "optimises": list(m.optimises),
-        "knobs": _knobs(m.params), "presets": {k: dict(v) for k, v in m.presets.items()}, "text": inspect.getdoc(m.fn) or "",
-    }  # fmt: skip
+        "version": m.version,
+        "family": m.family,
+        "paper": m.paper,
+        "licence": m.licence,
+        "optimises": list(m.optimises),
+        "knobs": _knobs(m.params),
+        "presets": {k: dict(v) for k, v in m.presets.items()},
+        "text": inspect.getdoc(m.fn) or "",
+    }
 
 
 def _metric_details(name: str) -> Entry:
     m = registry.find("metrics", name)
     return {
-        "version": m.version, "scope": m.scope, "view": m.view, "extractor": m.extractor, "values": dict(m.values),
-        "unit": m.unit, "range": list(m.range), "prompted": m.prompted, "source": m.source, "knobs": _knobs(m.params),
+        "version": m.version,
+        "scope": m.scope,
+        "view": m.view,
+        "extractor": m.extractor,
+        "values": dict(m.values),
+        "unit": m.unit,
+        "range": " to ".join("open" if end is None else f"{end:g}" for end in m.range),
+        "prompted": m.prompted,
+        "source": m.source,
+        "knobs": _knobs(m.params),
         "text": inspect.getdoc(m.fn) or "",
-    }  # fmt: skip
+    }
 
 
 def _backbone_details(name: str) -> Entry:
@@ -171,12 +197,30 @@ def _suite_details(name: str) -> Entry:
     from bench.suite import load_suite
 
     suite = load_suite(name)
-    return {"suite": suite.ref, "digest": suite.digest, "tier": suite.tier, "title": suite.title, "backbone": suite.backbone}
+    return {
+        "suite": suite.ref,
+        "digest": suite.digest,
+        "tier": suite.tier,
+        "title": suite.title,
+        "seeds": list(suite.seeds),
+        "backbone": suite.backbone,
+        "file": str(suite.file),
+        "parts": {p.name: f"{p.canvas}, {len(p.prompts.prompts)} prompts of {p.prompts.ref}" for p in suite.parts},
+        "methods": {m.label: dict(m.params) for m in suite.methods},
+        "metrics": {m.label: _use(m.extractor, m.view, m.reference) for m in suite.metrics},
+        "references": {n: dict(r) for n, r in suite.references.items()},
+    }
+
+
+def _use(extractor: str | None, view: str, reference: str | None) -> str:
+    return f"{extractor or 'pixels'} @ {view}" + (f" against {reference}" if reference else "")
 
 
 def _prompts_details(name: str) -> Entry:
     chosen = prompts.load_prompts(name)
-    listed = [{"id": p.id, "prompt": p.text, **({"negative": p.negative} if p.negative else {})} for p in chosen.prompts]
+    listed = [
+        {"id": p.id, "prompt": p.text, **({"negative": p.negative} if p.negative else {})} for p in chosen.prompts
+    ]
     return {"digest": chosen.digest, "count": len(chosen.prompts), "card": dict(chosen.card), "prompts": listed}
 
 

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from bench.errors import IncompleteError, PrerequisiteError, ScrollBenchError, UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from bench.board import Board
     from bench.plan import Plan
@@ -45,9 +45,16 @@ class App(typer.Typer):
 
     def __init__(self, name: str, text: str, example: str) -> None:
         super().__init__(
-            name=name, help=text, epilog=f"Example: {example}", cls=_Group, no_args_is_help=True, add_completion=False,
-            pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
-        )  # fmt: skip
+            name=name,
+            help=text,
+            epilog=f"Example: {example}",
+            cls=_Group,
+            no_args_is_help=True,
+            add_completion=False,
+            pretty_exceptions_enable=False,
+            rich_markup_mode="rich",
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
 
     def verb(self, example: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Declare a verb. Its help is the docstring; its name, unless given, the function's."""
@@ -75,12 +82,19 @@ class Selection:
 
 def _select(
     suite: Annotated[str, typer.Option("--suite", "-s", help="Name of a suite, or a TOML file.")] = "miniature",
-    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these methods: NAME, NAME:PRESET or FILE.py@NAME. Repeatable.")] = None,  # noqa: E501
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", help="Only these methods: NAME, NAME:PRESET or FILE.py@NAME. Repeatable."),
+    ] = None,
     metric: Annotated[list[str] | None, typer.Option("--metric", help="Only these metrics. Repeatable.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A knob: METHOD.KNOB=VALUE. Repeatable.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="That many prompts, spread over the set; 0 for the whole set.")] = None,  # noqa: E501
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="That many prompts, spread over the set; 0 for the whole set.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option("--seed", help="Only these seeds. Repeatable.")] = None,
-    shard: Annotated[str | None, typer.Option("--shard", help="I/N: this machine's share of the pictures, I from 1 to N.")] = None,  # noqa: E501
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="I/N: this machine's share of the pictures, I from 1 to N.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="Where networks run: cpu, cuda, cuda:1.")] = None,
     store: Annotated[Path | None, typer.Option("--store", help="Store folder.", envvar="SCROLLBENCH_STORE")] = None,
 ) -> Selection:
@@ -141,11 +155,11 @@ def width() -> int:
     return min(140, shutil.get_terminal_size((120, 40)).columns)
 
 
-def show(table: Table) -> None:
-    """A rich table on stdout."""
+def show(board: Group) -> None:
+    """A board on stdout."""
     from rich.console import Console
 
-    Console(width=width(), highlight=False).print(table)
+    Console(width=width(), highlight=False).print(board)
 
 
 def records(rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str] | None = None) -> None:
@@ -168,19 +182,20 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        return ("; " if any(isinstance(v, Mapping) for v in value) else ", ").join(map(_cell, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {v}" for k, v in value.items())
+        return ", ".join(f"{k}: {_cell(v)}" for k, v in value.items())
     return str(value)
 
 
 def result(values: Mapping[str, Any], json: bool) -> None:
-    """One thing, a line for each of its fields."""
+    """One thing, a line for each of its fields that is not empty."""
     if json:
         emit(values)
         return
-    room = max(map(len, values), default=0)
-    for name, value in values.items():
+    said = {name: value for name, value in values.items() if value not in (None, "", (), [], {})}
+    room = max(map(len, said), default=0)
+    for name, value in said.items():
         say(f"{name:<{room}}  {_cell(value)}")
 
 
@@ -198,7 +213,8 @@ def sheets(entries: Iterable[Mapping[str, Any]], json: bool) -> None:
             if isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping)):
                 say(f"{name}")
                 for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value, 1):
-                    say(f"    {key}: {_cell(inner)}")
+                    knob = isinstance(inner, Mapping) and set(inner) == {"default", "type"}
+                    say(f"    {key}: {inner['type']} = {inner['default']!r}" if knob else f"    {key}: {_cell(inner)}")
             else:
                 say(f"{name:<12}{_cell(value)}")
         if entry.get("text"):
@@ -225,7 +241,7 @@ def plan_rows(plan: Plan) -> list[dict[str, Any]]:
     states = ("wanted", "done", "jobs", "quarantined")
     counts = {state: Counter((j.part.name, j.use.label) for j in getattr(plan, state)) for state in states}
     return [
-        {"part": part, "method": label, **{"to do" if s == "jobs" else s: counts[s][part, label] for s in states}}
+        {"part": part, "method": label, **{"to_do" if s == "jobs" else s: counts[s][part, label] for s in states}}
         for part, label in counts["wanted"]
     ]
 
@@ -245,7 +261,9 @@ def require_complete(made: RunResult | None, scored: ScoreResult | None = None) 
     problems = [f"{f.label}, {f.part}, {f.prompt_id}, seed {f.seed}: {f.reason}: {f.message}" for f in failures]
     fetch = all(f.reason == "prerequisite" for f in failures)
     if made and made.quarantined:
-        problems.append(f"{made.quarantined} pictures failed too often before and were left alone; --retry tries them again")
+        problems.append(
+            f"{made.quarantined} pictures failed too often before and were left alone; --retry tries them again"
+        )
         fetch = False
     if scored:
         problems += [f"metric {label}: {why}" for label, why in scored.blocked.items()]
@@ -255,7 +273,11 @@ def require_complete(made: RunResult | None, scored: ScoreResult | None = None) 
     if not problems:
         return
     shown = [*problems[:5], f"and {len(problems) - 5} more"] if len(problems) > 5 else problems
-    text = "not complete:\n  " + "\n  ".join(shown) + "\nMend what is named; the same command goes on where this one stopped."
+    text = (
+        "not complete:\n  "
+        + "\n  ".join(shown)
+        + "\nMend what is named; the same command goes on where this one stopped."
+    )
     raise (PrerequisiteError if fetch else IncompleteError)(text)
 
 

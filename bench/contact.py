@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROWS = 8  # prompts on a sheet
 MARGIN, GAP, BAND = 40, 20, 28  # px: around the page, between columns, between prompts
 PAPER, INK, SOFT, FAINT, TINT = (252, 251, 248), (28, 28, 30), (110, 110, 114), (214, 212, 206), (243, 241, 234)
-CAPTION = ("object-repetition", "gsd-dino", "clip-score")  # shown first under a picture, where the suite has them
+CAPTION = ("object-count", "gsd-dino", "clip-score")  # shown first under a picture, where the suite has them
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,17 @@ def contact_sheet(store: Store, suite: Suite, path: Path) -> Path:
     """
     strips = _strips(store, suite)
     if not strips:
-        raise StoreError(f"nothing is planned of suite {suite.ref} in {store.root}; `scrollbench run --suite {suite.ref}` starts it")
+        raise StoreError(
+            f"nothing is planned of suite {suite.ref} in {store.root}; `scrollbench run --suite {suite.ref}` starts it"
+        )
     labels = [m.label for m in suite.methods]
-    controls = {row[0] for row in query(store, f"select method from member where control and suite_digest = '{suite.digest}'")[1]}
-    methods = sorted({m for s in strips for m in s.shots}, key=lambda m: (m in controls, labels.index(m) if m in labels else 0, m))
+    controls = {
+        row[0]
+        for row in query(store, f"select method from member where control and suite_digest = '{suite.digest}'")[1]
+    }
+    methods = sorted(
+        {m for s in strips for m in s.shots}, key=lambda m: (m in controls, labels.index(m) if m in labels else 0, m)
+    )
     sheet = _Sheet(methods, controls, strips)
     title = f"{suite.ref}  ·  {suite.title}" if suite.title else suite.ref
     page = sheet.draw(title, f"tier {suite.tier}  ·  suite {suite.digest[:8]}", store)
@@ -74,9 +81,9 @@ def contact_sheet(store: Store, suite: Suite, path: Path) -> Path:
 
 
 def number(value: float) -> str:
-    """Three significant digits, at most four decimals; thousands written out."""
-    if value == 0 or abs(value) < 5e-5:
-        return "0"
+    """Three significant digits, at most four decimals; whole numbers and thousands written out."""
+    if abs(value) < 5e-5 or value.is_integer():
+        return str(round(value))
     exponent = int(f"{value:e}".partition("e")[2])
     return f"{value:.{max(0, min(4, 2 - exponent))}f}"
 
@@ -87,7 +94,9 @@ def _strips(store: Store, suite: Suite) -> list[Strip]:
         select part, prompt_id, method, arg_min(image_id, seed), arg_min(recipe_id, seed), arg_min(flags, seed),
                (select arg_max(reason, time) from failure f where f.recipe_id = arg_min(p.recipe_id, p.seed))
         from picture p {where} group by part, prompt_id, method""")[1]  # fmt: skip
-    scored = query(store, f"select recipe_id, name, avg(value) from observation {where} and protocol <> 'cost' group by all")[1]
+    scored = query(
+        store, f"select recipe_id, name, avg(value) from observation {where} and protocol <> 'cost' group by all"
+    )[1]
     scores: dict[str, dict[str, float]] = {}
     for recipe_id, name, value in scored:
         if value is not None:
@@ -133,7 +142,9 @@ class _Sheet:
         pen = ImageDraw.Draw(page)
         first = next((i for i, m in enumerate(self.methods) if m in self.controls), None)
         if first is not None:
-            pen.rectangle((self.x(first) - GAP // 2, head - 46, self.width - MARGIN + GAP // 2, height - MARGIN + 8), fill=TINT)
+            pen.rectangle(
+                (self.x(first) - GAP // 2, head - 46, self.width - MARGIN + GAP // 2, height - MARGIN + 8), fill=TINT
+            )
         self.text(pen, MARGIN, MARGIN - 8, title, 28, INK, self.width - 2 * MARGIN)
         self.text(pen, MARGIN, MARGIN + 30, subtitle, self.size, SOFT, self.width - 2 * MARGIN)
         for i, method in enumerate(self.methods):
@@ -169,7 +180,7 @@ class _Sheet:
                 self.text(pen, x + 12, top + (high - self.size) // 2 - 3, shot.note, self.size, SOFT, wide - 24)
                 continue
             page.paste(self.picture(store, shot.image_id, wide, high), (x, top))
-            self.text(pen, x, top + high + 6, self.caption(shot), self.size - 3, SOFT, wide)
+            self.text(pen, x, top + high + 6, self.caption(shot), self.size - 3, SOFT, self.cell)
 
     def picture(self, store: Store, image_id: str, wide: int, high: int) -> Image.Image:
         from PIL import Image
@@ -198,5 +209,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise StoreError("Pillow was built without FreeType and cannot draw text; install the official wheel: pip install pillow")
+        raise StoreError(
+            "Pillow was built without FreeType and cannot draw text; install the official wheel: pip install pillow"
+        )
     return font

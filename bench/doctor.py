@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -44,9 +45,11 @@ def ready(checks: list[Check]) -> bool:
 def _python() -> Iterator[Check]:
     good = sys.version_info >= (3, 11)
     yield Check(
-        "python", "ok" if good else "missing", f"{platform.python_version()} on {platform.platform()}",
+        "python",
+        "ok" if good else "missing",
+        f"{platform.python_version()} on {platform.platform()}",
         "" if good else "install Python 3.11 or newer",
-    )  # fmt: skip
+    )
 
 
 def _packages() -> Iterator[Check]:
@@ -97,19 +100,29 @@ def _weights(suite: Suite) -> Iterator[Check]:
     from bench import extractors
     from bench.registry import find
 
-    asked = {f"backbone {suite.backbone}": lambda: find("backbones", suite.backbone).describe(**suite.backbone_options)}
-    for name in dict.fromkeys(m.extractor for m in suite.metrics if m.extractor):
-        asked[f"extractor {name}"] = lambda name=name: extractors.find(name)
-    for what, identify in asked.items():
-        try:
-            found = identify()
-        except PrerequisiteError as error:
-            detail, _, fix = str(error).partition("\n")
-            yield Check(what, "missing", detail, fix.strip())
-        except ScrollBenchError as error:
-            yield Check(what, "missing", str(error))
-        else:
-            yield Check(what, "ok", f"weights {getattr(found, 'weights_digest', None) or found.digest}")
+    if suite.backbone is not None:
+        factory, options = suite.backbone, dict(suite.backbone_options)
+        yield _identified(
+            f"backbone {factory}", lambda: str(find("backbones", factory).describe(**options).weights_digest)
+        )
+    try:
+        wanted = dict.fromkeys(m.extractor for m in suite.metrics if m.extractor)
+    except ScrollBenchError as error:
+        yield Check("metrics", "missing", str(error))
+        return
+    for name in wanted:
+        yield _identified(f"extractor {name}", lambda name=name: extractors.find(name).digest)  # type: ignore[misc]
+
+
+def _identified(what: str, identify: Callable[[], str]) -> Check:
+    try:
+        return Check(what, "ok", f"weights {identify()}")
+    except PrerequisiteError as error:  # the command that fetches stands on a line of its own, or in back quotes
+        detail, _, fix = str(error).partition("\n")
+        quoted = re.findall(r"`([^`]+)`", detail)
+        return Check(what, "missing", detail, fix.strip() or (quoted[-1] if quoted else ""))
+    except ScrollBenchError as error:
+        return Check(what, "missing", str(error))
 
 
 def _store(store: Store) -> Iterator[Check]:
@@ -117,7 +130,9 @@ def _store(store: Store) -> Iterator[Check]:
     place = next(p for p in (root, *root.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
     state = "note" if free < LOW_DISK else "ok"
-    yield Check("disk", state, f"{free / GIB:.1f} GiB free at {place}", "choose another --store" if state == "note" else "")
+    yield Check(
+        "disk", state, f"{free / GIB:.1f} GiB free at {place}", "choose another --store" if state == "note" else ""
+    )
     if not root.exists():
         yield Check("store", "ok", f"{root} does not exist yet; the first run makes it")
         return

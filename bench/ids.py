@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ def digest(value: Any) -> str:
 
 def recipe_id(recipe: Recipe) -> str:
     """The identity of a piece of work."""
-    return digest(asdict(recipe))
+    fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+    return digest({**fields, "canvas": dataclasses.asdict(recipe.canvas)})
 
 
 def image_id(rgb: np.ndarray) -> str:
@@ -70,7 +71,7 @@ def source_digest(function: Callable[..., Any]) -> str:
     """Digest of the source a function is made of: its module's file and the sibling modules it draws on.
 
     Siblings are modules of the same package (``methods``, say) whose functions or classes appear among the
-    module's globals, followed recursively. Line endings do not count.
+    module's globals, followed recursively. Line endings do not count, nor do the files' names and places.
     """
     top = function.__module__.rpartition(".")[0] or function.__module__
     sources: dict[str, str] = {}
@@ -87,4 +88,4 @@ def source_digest(function: Callable[..., Any]) -> str:
                 visit(owner)
 
     visit(function.__module__)
-    return digest(sorted([n.rpartition(".")[2], s] for n, s in sources.items()))
+    return digest(sorted(sources.values()))

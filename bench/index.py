@@ -69,7 +69,9 @@ def build_file(records: Iterable[Mapping[str, Any]], path: Path) -> Path:
             os.replace(scratch / NAME, path)
             sync_folder(path.parent)
         except duckdb.IOException as error:
-            raise StoreError(f"cannot write the index {path}: {error}. Free some space, or point --store elsewhere") from error
+            raise StoreError(
+                f"cannot write the index {path}: {error}. Free some space, or point --store elsewhere"
+            ) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return path

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.errors import UsageError, near
-from bench.ids import recipe_id, source_digest
+from bench.ids import digest, recipe_id, source_digest
 from bench.records import Ledger, Record
 from bench.registry import FAMILIES, find
 from bench.store import Store
@@ -121,7 +121,8 @@ def _cells(suite: Suite) -> list[Job]:
         for part in suite.parts:
             for seed in suite.seeds:
                 for p in part.prompts.prompts:
-                    recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity)
+                    truth = digest(dict(p.attributes)) if use.control else None
+                    recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
                     cells.append(Job(recipe, p, part, use))
     return cells
 
@@ -136,6 +137,12 @@ class _Backbone:
     def info(self) -> Any:
         factory = find("backbones", str(self.suite.backbone))
         return factory.describe(**self.suite.backbone_options)
+
+    @cached_property
+    def source(self) -> str:
+        """Digest of the adapter's source: how a network is called decides the pixels too."""
+        factory = find("backbones", str(self.suite.backbone))
+        return source_digest(getattr(factory, "load", factory))
 
     @cached_property
     def precision(self) -> str:
@@ -161,7 +168,10 @@ class _Backbone:
                 f"method {use.label!r} samples in family {family!r}, backbone {self.suite.backbone!r} is of family "
                 f"{self.info.family!r}; {near(family, FAMILIES)} Pick a method or a backbone of the same family"
             )
-        return {"backbone": self.info.name, "weights": self.info.weights_digest, "precision": self.precision}
+        return {
+            "backbone": self.info.name, "backbone_source": self.source, "weights": self.info.weights_digest,
+            "precision": self.precision,
+        }  # fmt: skip
 
 
 def recipe_record(recipe: Recipe) -> Record:

@@ -8,7 +8,6 @@ reported when it is asked for and does not disturb the others.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
 import sys
 import types
@@ -75,15 +74,24 @@ def _params(fn: Callable[..., Any], leading: tuple[str, ...]) -> dict[str, Param
         raise UsageError(
             f"{fn.__module__}.{fn.__name__} must take ({', '.join(leading)}, *, knobs...), it takes ({', '.join(given)})"
         )
-    hints = typing.get_type_hints(fn)
     knobs = {}
     for p in signature.parameters.values():
         if p.kind is p.KEYWORD_ONLY:
-            if p.default is p.empty or p.name not in hints:
+            if p.default is p.empty or p.annotation is p.empty:
                 raise UsageError(f"{fn.__module__}.{fn.__name__}: knob {p.name!r} needs a type and a default")
-            hint = hints[p.name]
+            hint = _hint(fn, p.name, p.annotation)
             knobs[p.name] = Param(p.name, p.default, typing.get_args(hint) or (hint,))
     return knobs
+
+
+def _hint(fn: Callable[..., Any], name: str, annotation: Any) -> Any:
+    """One knob's type; the leading arguments' may name things that exist for type checkers only."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, vars(sys.modules[fn.__module__]))  # the plug-in's own source text
+    except NameError as error:
+        raise UsageError(f"{fn.__module__}.{fn.__name__}: knob {name!r}: its type {annotation!r} is not known ({error})") from error
 
 
 def _resolve(owner: str, knobs: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,13 +290,11 @@ def _from_file(kind: str, ref: str) -> Any:
 @cache
 def _load_module(path: str, mtime: int) -> types.ModuleType:
     name = f"scrollbench_file_{Path(path).stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} cannot be imported as a Python file")
-    module = importlib.util.module_from_spec(spec)
+    module = types.ModuleType(name)
+    module.__file__ = path
     sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
+    try:  # compiled from the text: cached bytecode may be older than an edit within the same second
+        exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), vars(module))
     except Exception as error:
         raise UsageError(f"{path} does not import: {error!r}") from error
     return module

@@ -130,7 +130,7 @@ def generate(
     if not plan.jobs:
         return RunResult(None, 0, len(plan.done), 0, len(plan.quarantined), ())
     suite, run_id = plan.suite, uuid.uuid4().hex[:12]
-    run = {"kind": "run", "run_id": run_id, "suite": suite.ref, "suite_digest": suite.digest}
+    run: Record = {"kind": "run", "run_id": run_id, "suite": suite.ref, "suite_digest": suite.digest}
     run["argv"] = list(sys.argv if argv is None else argv)
     options = {**suite.backbone_options, **({"device": device} if device else {})}
     store.append({**run, "status": "started", "environment": environment(options)})

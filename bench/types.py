@@ -58,8 +58,10 @@ class Recipe:
     method_source: str  # digest of the method's source
     params: Mapping[str, Any] = field(hash=False)
     backbone: str | None = None  # None: the method needs none (controls)
+    backbone_source: str | None = None  # digest of the adapter's source
     weights: str | None = None  # digest of the backbone's weights
     precision: str = "fp32"
+    attributes: str | None = None  # digest of the prompt's attributes, for controls: they draw from them
 
 
 @dataclass(frozen=True)

@@ -20,58 +20,153 @@ class Hand:
 
     def run(self, run_id: str, status: str, suite: str = SUITE, digest: str = DIGEST) -> None:
         environment = {"python": "3.11", "torch": "2.14", "device": "cpu", "threads": 2}
-        self.add("run", run_id=run_id, suite=suite, suite_digest=digest, argv=["run"], environment=environment, status=status)
+        self.add(
+            "run", run_id=run_id, suite=suite, suite_digest=digest, argv=["run"], environment=environment, status=status
+        )
 
     def member(
-        self, label: str, prompt: str, seed: int = 0, *, suite: str = SUITE, digest: str = DIGEST, tier: str = "miniature",
-        part: str = "4to1", control: bool = False, optimises: tuple[str, ...] = (),
+        self,
+        label: str,
+        prompt: str,
+        seed: int = 0,
+        *,
+        suite: str = SUITE,
+        digest: str = DIGEST,
+        tier: str = "miniature",
+        part: str = "4to1",
+        control: bool = False,
+        optimises: tuple[str, ...] = (),
     ) -> str:
         """Plan a picture; returns its recipe id."""
         recipe_id = f"r-{label}-{prompt}-{seed}"
         self.add(
-            "member", suite=suite, suite_digest=digest, tier=tier, part=part, label=label, recipe_id=recipe_id,
-            prompt_set="tinyworld@1", prompt_id=prompt, seed=seed, preset=None, control=control, optimises=list(optimises),
+            "member",
+            suite=suite,
+            suite_digest=digest,
+            tier=tier,
+            part=part,
+            label=label,
+            recipe_id=recipe_id,
+            prompt_set="tinyworld@1",
+            prompt_id=prompt,
+            seed=seed,
+            preset=None,
+            control=control,
+            optimises=list(optimises),
         )
         return recipe_id
 
     def recipe(self, recipe_id: str) -> Record:
         _, label, prompt, seed = recipe_id.split("-")
         return {
-            "prompt_id": prompt, "prompt": f"a photo of {prompt}", "negative": "", "seed": int(seed), "method": label,
-            "canvas": {"width": 128, "height": 32, "loop": False}, "method_version": "1", "method_source": "s",
-            "params": {"steps": 4}, "backbone": "world-sd", "weights": "w", "precision": "fp32",
+            "prompt_id": prompt,
+            "prompt": f"a photo of {prompt}",
+            "negative": "",
+            "seed": int(seed),
+            "method": label,
+            "canvas": {"width": 128, "height": 32, "loop": False},
+            "method_version": "1",
+            "method_source": "s",
+            "params": {"steps": 4},
+            "backbone": "world-sd",
+            "weights": "w",
+            "precision": "fp32",
         }
 
-    def image(self, recipe_id: str, image_id: str | None = None, flags: tuple[str, ...] = (), nfe: int = 8,
-              seconds: tuple[float, float] = (1.0, 0.5), peak: int | None = 1000) -> str:
+    def image(
+        self,
+        recipe_id: str,
+        image_id: str | None = None,
+        flags: tuple[str, ...] = (),
+        nfe: int = 8,
+        seconds: tuple[float, float] = (1.0, 0.5),
+        peak: int | None = 1000,
+    ) -> str:
         """Make the picture; returns its image id."""
         image_id = image_id or recipe_id.replace("r-", "i-")
         self.add(
-            "image", recipe_id=recipe_id, recipe=self.recipe(recipe_id), image_id=image_id, run_id="run1", suite=SUITE,
-            part="4to1", label=recipe_id.split("-")[1], prompt_set="tinyworld@1", width=128, height=32, flags=list(flags),
+            "image",
+            recipe_id=recipe_id,
+            recipe=self.recipe(recipe_id),
+            image_id=image_id,
+            run_id="run1",
+            suite=SUITE,
+            part="4to1",
+            label=recipe_id.split("-")[1],
+            prompt_set="tinyworld@1",
+            width=128,
+            height=32,
+            flags=list(flags),
             cost={"nfe": nfe, "seconds": {"denoise": seconds[0], "decode": seconds[1]}, "peak_bytes": peak},
-            preset=None, control=False, tier="miniature", optimises=[],
+            preset=None,
+            control=False,
+            tier="miniature",
+            optimises=[],
         )
         return image_id
 
     def failure(self, recipe_id: str, reason: str = "oom") -> None:
         self.add(
-            "failure", recipe_id=recipe_id, recipe=self.recipe(recipe_id), run_id="run1", reason=reason,
-            message="out of memory", attempt=1,
+            "failure",
+            recipe_id=recipe_id,
+            recipe=self.recipe(recipe_id),
+            run_id="run1",
+            reason=reason,
+            message="out of memory",
+            attempt=1,
         )
 
-    def score(self, image_id: str, values: list[list[Any]], metric: str = "gsd-dino", view: str = "tiles",
-              extractor: str | None = "world-vit", prompt_id: str | None = None) -> None:
+    def score(
+        self,
+        image_id: str,
+        values: list[list[Any]],
+        metric: str = "gsd-dino",
+        view: str = "tiles",
+        extractor: str | None = "world-vit",
+        prompt_id: str | None = None,
+    ) -> None:
         self.add(
-            "score", image_id=image_id, recipe_id=None, metric=metric, metric_version="1", extractor=extractor,
-            extractor_digest=extractor and "e" * 24, view=view, key=f"k-{image_id}-{metric}-{view}-{prompt_id}", params={},
-            values=values, prompt_id=prompt_id,
+            "score",
+            image_id=image_id,
+            recipe_id=None,
+            metric=metric,
+            metric_version="1",
+            extractor=extractor,
+            extractor_digest=extractor and "e" * 24,
+            view=view,
+            key=f"k-{image_id}-{metric}-{view}-{prompt_id}",
+            params={},
+            values=values,
+            prompt_id=prompt_id,
         )
 
-    def set_score(self, label: str, values: Record, n: int, metric: str = "kid", *, suite: str = SUITE,
-                  digest: str = DIGEST, part: str = "4to1") -> None:
+    def set_score(
+        self,
+        label: str,
+        values: Record,
+        n: int,
+        metric: str = "kid",
+        *,
+        suite: str = SUITE,
+        digest: str = DIGEST,
+        part: str = "4to1",
+    ) -> None:
         self.add(
-            "set_score", suite=suite, suite_digest=digest, part=part, label=label, metric=metric, metric_version="1",
-            extractor="world-cnn", extractor_digest="c" * 24, view="tiles", reference="panoramas", reference_id="p" * 24,
-            params={}, key=f"k-{label}-{metric}-{n}", n=n, m=50, values=values,
+            "set_score",
+            suite=suite,
+            suite_digest=digest,
+            part=part,
+            label=label,
+            metric=metric,
+            metric_version="1",
+            extractor="world-cnn",
+            extractor_digest="c" * 24,
+            view="tiles",
+            reference="panoramas",
+            reference_id="p" * 24,
+            params={},
+            key=f"k-{label}-{metric}-{n}",
+            n=n,
+            m=50,
+            values=values,
         )

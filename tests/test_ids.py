@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import string
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
 GOLDEN = {
     "value": "7763ba35841a086948a603d3",
-    "recipe": "e270ce02c3fca1d44788e5ad",
-    "control recipe": "552c0e88aa7b49506b7657a9",
+    "recipe": "7201f42739b3632b69c37a99",
+    "control recipe": "dbf42faf68c8a9bcfbd5e728",
     "image": "de515a6d766d55ce487ec9f6",
 }
 
@@ -58,7 +59,7 @@ params = st.dictionaries(words, st.none() | st.booleans() | numbers | words, max
 canvases = st.builds(Canvas, st.integers(1, 4096), st.integers(1, 4096), st.booleans())
 recipes = st.builds(
     Recipe, words, words, words, canvases, st.integers(0, 2**31), words, words, words, params,
-    st.none() | words, st.none() | words, st.sampled_from(["fp32", "fp16"]),
+    st.none() | words, st.none() | words, st.none() | words, st.sampled_from(["fp32", "fp16"]), st.none() | words,
 )  # fmt: skip
 FIELDS = [f.name for f in dataclasses.fields(Recipe)]
 
@@ -136,6 +137,19 @@ def flat(prompt, canvas, noise, *, level: float = {level}):
     """One grey."""
     return level
 '''
+
+
+def test_a_recipe_with_read_only_knobs_has_the_same_id() -> None:
+    assert recipe_id(dataclasses.replace(RECIPE, params=MappingProxyType(dict(RECIPE.params)))) == recipe_id(RECIPE)
+
+
+def test_the_same_plug_in_in_two_folders_is_one_method(tmp_path: Path) -> None:
+    found = []
+    for name, level in (("a", 0.5), ("b", 0.5), ("c", 0.6)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(METHOD.format(level=level))
+        found.append(source_digest(find("methods", f"{tmp_path / name / 'mine.py'}@flat").fn))
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_method_edited_in_its_file_is_another_method(tmp_path: Path) -> None:

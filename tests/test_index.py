@@ -59,7 +59,9 @@ def test_seeds_are_averaged_inside_a_prompt_before_prompts(index: Path) -> None:
 
 
 def test_a_whole_picture_value_wins_over_its_curve(index: Path) -> None:
-    assert rows(index, "select value from pairs where metric = 'gsd-dino' and method = 'a' and prompt_id = 'hill'") == [(1.5,)]
+    assert rows(index, "select value from pairs where metric = 'gsd-dino' and method = 'a' and prompt_id = 'hill'") == [
+        (1.5,)
+    ]
     assert rows(index, 'select "index", value from curve') == [(0, 9.0)]
 
 
@@ -128,7 +130,10 @@ def test_equal_pictures_of_two_prompts_keep_their_own_prompted_scores(tmp_path: 
         hand.image(hand.member("a", prompt), image_id="black")
         hand.score("black", [["clip-score", None, value]], metric="clip-score", prompt_id=prompt)
     path = build_file(hand.records, tmp_path / "x.duckdb")
-    assert rows(path, "select prompt_id, value from pairs where metric = 'clip-score' order by 1") == [("hill", 1), ("lake", 5)]
+    assert rows(path, "select prompt_id, value from pairs where metric = 'clip-score' order by 1") == [
+        ("hill", 1),
+        ("lake", 5),
+    ]
 
 
 def test_tiers_and_suites_never_mix(hand: Hand, tmp_path: Path) -> None:
@@ -137,17 +142,23 @@ def test_tiers_and_suites_never_mix(hand: Hand, tmp_path: Path) -> None:
         hand.member("a", prompt, 0, suite="big@1", digest=other, tier="full")
     hand.set_score("a", {"kid": 0.75}, n=2, suite="big@1", digest=other)
     path = build_file(hand.records, tmp_path / "x.duckdb")
-    found = rows(path, "select tier, suite_digest, value, n from leaderboard where method = 'a' and metric = 'kid' order by 1")
+    found = rows(
+        path, "select tier, suite_digest, value, n from leaderboard where method = 'a' and metric = 'kid' order by 1"
+    )
     assert found == [("full", other, 0.75, 2), ("miniature", DIGEST, 0.25, 4)]
     found = rows(path, "select tier, value from leaderboard where method = 'a' and metric = 'gsd-dino' order by 1")
     assert found == [("full", 1.0), ("miniature", 3.75)]
-    assert rows(path, "select count(*) from (select suite_digest from leaderboard group by 1 having count(distinct tier) > 1)") == [(0,)]
+    assert rows(
+        path, "select count(*) from (select suite_digest from leaderboard group by 1 having count(distinct tier) > 1)"
+    ) == [(0,)]
 
 
 def test_other_extractors_views_and_references_are_other_rows(hand: Hand, tmp_path: Path) -> None:
     hand.score("i-a-hill-0", [["gsd-dino", None, 100.0]], view="squash")
     path = build_file(hand.records, tmp_path / "x.duckdb")
-    found = rows(path, "select view, seen, value from leaderboard where method = 'a' and metric = 'gsd-dino' order by view")
+    found = rows(
+        path, "select view, seen, value from leaderboard where method = 'a' and metric = 'gsd-dino' order by view"
+    )
     assert found == [("squash", 0.25, 100.0), ("tiles", 1.0, 3.75)]
 
 
@@ -164,13 +175,19 @@ def test_building_again_gives_the_same_whatever_the_order_of_the_files(hand: Han
 def test_a_run_is_started_until_it_is_finished(hand: Hand, tmp_path: Path) -> None:
     hand.run("run2", "started")
     path = build_file(hand.records, tmp_path / "x.duckdb")
-    found = rows(path, "select run_id, status, finished is not null, torch from run join environment using (environment_id) order by 1")
+    found = rows(
+        path,
+        "select run_id, status, finished is not null, torch "
+        "from run join environment using (environment_id) order by all",
+    )
     assert found == [("run1", "finished", True, "2.14"), ("run2", "started", False, "2.14")]
 
 
 def test_scores_that_failed_are_listed_until_they_succeed(hand: Hand, tmp_path: Path) -> None:
     for key, image in (("k1", "i-b-hill-1"), ("k-i-a-hill-0-gsd-dino-tiles-None", "i-a-hill-0")):
-        hand.add("score_failure", key=key, image_id=image, metric="gsd-dino", view="tiles", reason="crash", message="no")
+        hand.add(
+            "score_failure", key=key, image_id=image, metric="gsd-dino", view="tiles", reason="crash", message="no"
+        )
     hand.score("i-a-hill-0", [["gsd-dino", None, 1.0]])
     path = build_file(hand.records, tmp_path / "x.duckdb")
     assert rows(path, "select image_id, reason from score_failure") == [("i-b-hill-1", "crash")]
@@ -190,7 +207,8 @@ def test_pandas_and_two_readers_can_read_at_once(index: Path) -> None:
     with duckdb.connect(str(index), read_only=True) as con:
         frame = con.sql("select method, value from leaderboard where metric = 'nfe' order by method").df()
         assert frame["value"].tolist() == [8.0, 16.0]
-        code = f"import duckdb; print(duckdb.connect({str(index)!r}, read_only=True).sql('from coverage').fetchall()[0][4])"
+        ask = "sql('from coverage').fetchall()[0][4]"
+        code = f"import duckdb; print(duckdb.connect({str(index)!r}, read_only=True).{ask})"
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert second.stdout.strip() == "a"
 

@@ -134,7 +134,7 @@ def test_an_unknown_kind_is_answered_with_near_misses() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("def f(prompt, canvas, *, a: int = 1): ...", r"must take \(prompt, canvas, noise, .* takes \(prompt, canvas\)"),
+        ("def f(prompt, canvas, *, a: int = 1): ...", r"must take \(prompt, canvas, noise.* takes \(prompt, canvas\)"),
         ("def f(prompt, canvas, noise, *, a=1): ...", "knob 'a' needs a type and a default"),
         ("def f(prompt, canvas, noise, *, a: int): ...", "knob 'a' needs a type and a default"),
     ],

@@ -44,9 +44,14 @@ def draw(
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error}") from error
     return {
-        "file": str(out), "caption": caption(wanted), "scene": wanted.to_dict(), "width": width, "height": len(picture.rgb),
-        "horizon": picture.horizon, "things": [{"kind": t.kind, "x": t.x, "y": t.y} for t in picture.things],
-    }  # fmt: skip
+        "file": str(out),
+        "caption": caption(wanted),
+        "scene": wanted.to_dict(),
+        "width": width,
+        "height": len(picture.rgb),
+        "horizon": picture.horizon,
+        "things": [{"kind": t.kind, "x": t.x, "y": t.y} for t in picture.things],
+    }
 
 
 def read_caption(text: str) -> Scene:

@@ -96,7 +96,7 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
         error = np.abs(np.array([[r["low"], r["high"]] for r in mine]).T - y)
         colour, name = STYLE[method]
         axes.errorbar(x, y, error, color=colour, marker=marker, ls=line, ms=5, lw=1.6, capsize=3, label=f"{name}, {detector}")
-    axes.set(xscale="log", yscale="log", xlabel="canvas width, in native squares", ylabel="things found where the prompt asks for one")
+    axes.set(xscale="log", yscale="log", xlabel="canvas width, in native squares", ylabel="suns found (the prompt asks for one)")
     ticks = sorted({r["windows"] for r in rows})
     axes.set_xticks(ticks, map(str, ticks))
     axes.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])

@@ -125,7 +125,7 @@ class Factory:
     """
 
     def __init__(self, name: str, family: str, load: Callable[..., Any], identify: Callable[..., str]) -> None:
-        self.name, self.family, self._load, self._identify = name, family, load, identify
+        self.name, self.family, self.load, self._identify = name, family, load, identify
         self.__signature__ = inspect.signature(load)  # what help() and inspect show
         self.options = {p.name: p.default for p in self.__signature__.parameters.values()}
         self.__doc__ = inspect.getdoc(load)
@@ -137,7 +137,7 @@ class Factory:
 
     def __call__(self, **options: Any) -> Any:
         """Load. Raises ``UsageError`` on unknown options, ``PrerequisiteError`` where something must be fetched."""
-        return self._load(**self._checked(options))
+        return self.load(**self._checked(options))
 
     def describe(self, **options: Any) -> BackboneInfo:
         """Name, family and weights digest under these options. Raises like loading does, but loads nothing."""

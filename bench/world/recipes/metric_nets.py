@@ -199,7 +199,7 @@ class ClipRecipe(_Squares):
     """world-clip: the CLIP loss on squares and their captions; equal scenes are not negatives of each other."""
 
     name = "world-clip"
-    steps = 1500
+    steps = 900
     batch = 128
     lr = 1e-3
 
