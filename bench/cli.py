@@ -12,25 +12,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import console
-from bench.console import App, selection
-from bench.errors import UsageError, near
+from bench.cli_world import world_app
+from bench.console import App, Json, selection
 
 if TYPE_CHECKING:
     from bench.store import Store
 
-DRAW = 'scrollbench world render --caption "a photo of the sea by day, clear sky, one sun" --width 256 --out sea.png'
 
 main = App(
     "scrollbench",
     "Benchmark of panoramic and long-scroll text-to-image generation.",
     "scrollbench run --suite miniature --limit 2",
 )
+main.add_typer(world_app, name="world")
 store_app = main.group(
     "store", "Look after the store: pictures, records and the leaderboard made of them.", "scrollbench store verify"
 )
-world_app = main.group("world", "ScrollWorld, the embedded miniature: draw it, train it, verify what reads it.", DRAW)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
 Retry = Annotated[bool, typer.Option("--retry", help="Try pictures again that failed too often before.")]
 StoreAt = Annotated[Path | None, typer.Option("--store", help="Store folder.", envvar="SCROLLBENCH_STORE")]
 
@@ -146,8 +145,13 @@ def run(chosen: console.Selection, retry: Retry = False, json: Json = False) -> 
         made = make(plan, store, progress)
         scored = compute(suite, store, progress, device=chosen.device)
     index = build(store)
+    if not json:
+        console.show(table(store, suite, console.width()))
+        console.say(f"leaderboard    {index}")
     sheet = contact_sheet(store, suite, store.root / f"{suite.name}-contact.png")
-    if json:
+    if not json:
+        console.say(f"contact sheet  {sheet}")
+    else:
         console.emit(
             {
                 "suite": suite.ref,
@@ -159,9 +163,6 @@ def run(chosen: console.Selection, retry: Retry = False, json: Json = False) -> 
                 "contact_sheet": str(sheet),
             }
         )
-    else:
-        console.show(table(store, suite, console.width()))
-        console.say(f"leaderboard    {index}\ncontact sheet  {sheet}")
     console.require_complete(made, scored)
 
 
@@ -231,69 +232,3 @@ def path(store: StoreAt = None, json: Json = False) -> None:
 
     root = Path(_store(store).root)
     console.result({"store": str(root), "leaderboard": str(root / NAME)}, json)
-
-
-@world_app.verb(DRAW)
-def render(
-    out: Annotated[Path, typer.Option("--out", help="PNG to write.")],
-    caption: Annotated[str | None, typer.Option("--caption", help="A caption in ScrollWorld's words.")] = None,
-    scene: Annotated[str | None, typer.Option("--scene", help="A scene as JSON.")] = None,
-    width: Annotated[int, typer.Option("--width", help="Pixels; the height is 32.")] = 256,
-    seed: Annotated[int, typer.Option("--seed", help="Decides all that the caption leaves open.")] = 0,
-    copies: Annotated[int, typer.Option("--copies", help="How often to draw the unique thing; 1 is the truth.")] = 1,
-    loop: Annotated[bool, typer.Option("--loop", help="Let the left and right edges meet.")] = False,
-    json: Json = False,
-) -> None:
-    """Draw a caption or a scene, and print the truth about the picture."""
-    from bench.world.draw import draw
-
-    console.result(draw(out, caption, scene, width, seed, copies, loop), json)
-
-
-@world_app.verb("scrollbench world train world-vae --steps 200 --work build/world --out build/world-sd")
-def train(
-    name: Annotated[str, typer.Argument(help="A recipe of bench.world.recipes.")],
-    work: Annotated[Path, typer.Option("--work", help="Checkpoints and rendered data; can be deleted.")] = Path(
-        "build/world"
-    ),
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for weights and card; the package's, if empty.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Budget; the recipe's own by default.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Decides weights, data and noise.")] = 0,
-    json: Json = False,
-) -> None:
-    """Train one of the miniature's networks from scratch. Seeded; the same command again resumes."""
-    from importlib import import_module
-
-    from bench.world.recipes import RECIPES
-
-    if name not in RECIPES:
-        raise UsageError(f"unknown training recipe {name!r}; {near(name, RECIPES)}")
-    where, folder = RECIPES[name]
-    module, _, attribute = where.partition(":")
-    recipe = getattr(import_module(module), attribute)
-    shipped = Path(__file__).parent / "world" / "weights" / folder
-    if out is None and (shipped / recipe.card).exists():
-        raise UsageError(f"{shipped} holds trained weights already; give another folder with --out")
-    from bench.world.train import train as fit
-
-    with console.progress() as progress:
-        report = console.step_reporter(progress, f"train {name}")
-        card = fit(recipe, name, work, out or shipped, steps=steps, seed=seed, report=report)
-        progress.finish(f"train {name}")
-    console.result(card, json)
-
-
-@world_app.verb("scrollbench world verify --n 40", "verify")
-def world_verify(
-    n: Annotated[int, typer.Option("--n", help="Squares to read; below 100 the numbers say little.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Which scenes.")] = 0,
-    json: Json = False,
-) -> None:
-    """Read fresh pictures back, sound and degraded, and report how well their truth and injected defects are found."""
-    from bench.world.verify import verify as examine
-
-    with console.progress() as progress:
-        rows = examine(n, seed, progress)
-    console.records(rows, json)

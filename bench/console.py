@@ -67,6 +67,9 @@ class App(typer.Typer):
         return app
 
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
 # -- which suite, which part of it, which store
 
 

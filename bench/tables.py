@@ -87,25 +87,30 @@ VIEWS: dict[str, str] = {
                s.view, s.protocol, s."index", s.value
         from picture p join score s on s.image_id = p.image_id and coalesce(s.prompt_id = p.prompt_id, true)
         where s."index" is not null""",
-    # one row per suite, part, method and number; a number that could not be had is there, as a NULL with its n
+    # one row per suite, part, method and number; a number that could not be had is there, as a NULL. Of the pictures
+    # wanted, n have it, on some it is undefined (a count of what no caption asks for), on the rest it is missing
     "leaderboard": """
         with cell as (
             select suite, suite_digest, tier, part, method, any_value(control) as control,
                    any_value(optimises) as optimises, count(*) as wanted
             from member group by suite, suite_digest, tier, part, method),
+        prompted as (
+            select suite_digest, part, method, protocol, name, avg(value) as value, count(value) as n,
+                   count(*) as looked
+            from observation group by suite_digest, part, method, protocol, name, prompt_id),
         measured as (
-            select suite_digest, part, method, protocol, metric as name, avg(value) as value, sum(seeds)::bigint as n,
-                   count(*) as prompts
-            from pairs group by suite_digest, part, method, protocol, metric
+            select suite_digest, part, method, protocol, name, avg(value) as value, sum(n)::bigint as n,
+                   sum(looked - n)::bigint as undefined, count(value) as prompts
+            from prompted group by suite_digest, part, method, protocol, name
             union all
-            select suite_digest, part, method, protocol, name, value, n, null from set_score),
+            select suite_digest, part, method, protocol, name, value, n, 0, null from set_score),
         asked as (
             select distinct suite_digest, part, protocol, name from observation
             union select distinct suite_digest, part, protocol, name from set_score)
         select c.suite, c.suite_digest, c.tier, c.part, c.method, c.control, c.optimises, a.name as metric,
                p.extractor, p.extractor_digest, p.view, p.reference, p.reference_id, p.metric_version, p.params,
-               r.direction, r.unit, m.value, coalesce(m.n, 0) as n, m.prompts, c.wanted - coalesce(m.n, 0) as missing,
-               s.seen, a.protocol
+               r.direction, r.unit, m.value, coalesce(m.n, 0) as n, m.prompts, coalesce(m.undefined, 0) as undefined,
+               c.wanted - coalesce(m.n, 0) - coalesce(m.undefined, 0) as missing, s.seen, a.protocol
         from cell c
         join asked a using (suite_digest, part)
         left join measured m using (suite_digest, part, method, protocol, name)

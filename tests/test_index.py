@@ -50,12 +50,12 @@ def index(hand: Hand, tmp_path: Path) -> Path:
 
 
 def board(path: Path, metric: str) -> dict[str, tuple[Any, ...]]:
-    found = rows(path, f"select method, value, n, missing from leaderboard where metric = '{metric}'")
+    found = rows(path, f"select method, value, n, undefined, missing from leaderboard where metric = '{metric}'")
     return {r[0]: r[1:] for r in found}
 
 
 def test_seeds_are_averaged_inside_a_prompt_before_prompts(index: Path) -> None:
-    assert board(index, "gsd-dino")["a"] == (3.75, 3, 1)
+    assert board(index, "gsd-dino")["a"] == (3.75, 3, 1, 0)
 
 
 def test_a_whole_picture_value_wins_over_its_curve(index: Path) -> None:
@@ -72,7 +72,7 @@ def test_without_a_whole_picture_value_the_views_are_averaged_and_one_undefined_
     for prompt, values in (("hill", [2.0, 4.0]), ("lake", [2.0, None])):
         image = hand.image(hand.member("a", prompt))
         hand.score(image, [["clip-score", i, v] for i, v in enumerate(values)], metric="clip-score")
-    assert board(build_file(hand.records, tmp_path / "x.duckdb"), "clip-score") == {"a": (3.0, 1, 1)}
+    assert board(build_file(hand.records, tmp_path / "x.duckdb"), "clip-score") == {"a": (3.0, 1, 1, 0)}
 
 
 def test_a_curve_without_direction_has_no_mean_on_the_board(tmp_path: Path) -> None:
@@ -81,13 +81,13 @@ def test_a_curve_without_direction_has_no_mean_on_the_board(tmp_path: Path) -> N
     hand.score(hand.image(hand.member("a", "hill")), [["gsd-dino", None, 1.0], *curve])
     path = build_file(hand.records, tmp_path / "x.duckdb")
     assert board(path, "gsd-dino-lag") == {}
-    assert board(path, "gsd-dino") == {"a": (1.0, 1, 0)}
+    assert board(path, "gsd-dino") == {"a": (1.0, 1, 0, 0)}
     assert rows(path, "select count(*) from curve") == [(2,)]
 
 
 def test_missing_is_missing_and_never_zero(index: Path) -> None:
-    assert board(index, "gsd-dino")["b"] == (4.0, 1, 3)
-    assert board(index, "kid") == {"a": (0.25, 4, 0), "b": (None, 0, 4)}
+    assert board(index, "gsd-dino")["b"] == (4.0, 1, 0, 3)
+    assert board(index, "kid") == {"a": (0.25, 4, 0, 0), "b": (None, 0, 0, 4)}
 
 
 def test_coverage_counts_made_failed_and_waiting_pictures(index: Path) -> None:
@@ -102,26 +102,26 @@ def test_a_failure_that_was_made_good_is_not_counted(hand: Hand, tmp_path: Path)
 
 
 def test_cost_is_on_the_board_as_metrics(index: Path) -> None:
-    assert board(index, "nfe") == {"a": (8.0, 4, 0), "b": (16.0, 2, 2)}
-    assert board(index, "seconds")["a"] == (1.5, 4, 0)  # denoise 1.0 + decode 0.5
-    assert board(index, "peak_bytes")["a"] == (1000.0, 4, 0)
+    assert board(index, "nfe") == {"a": (8.0, 4, 0, 0), "b": (16.0, 2, 0, 2)}
+    assert board(index, "seconds")["a"] == (1.5, 4, 0, 0)  # denoise 1.0 + decode 0.5
+    assert board(index, "peak_bytes")["a"] == (1000.0, 4, 0, 0)
     assert rows(index, "select distinct direction, unit from leaderboard where metric = 'seconds'") == [("lower", "s")]
 
 
-def test_a_peak_that_could_not_be_measured_is_missing(tmp_path: Path) -> None:
+def test_a_peak_that_could_not_be_measured_is_undefined(tmp_path: Path) -> None:
     hand = Hand()
     hand.image(hand.member("a", "hill"), peak=None)
-    assert board(build_file(hand.records, tmp_path / "x.duckdb"), "peak_bytes") == {"a": (None, 0, 1)}
+    assert board(build_file(hand.records, tmp_path / "x.duckdb"), "peak_bytes") == {"a": (None, 0, 1, 0)}
 
 
 def test_the_later_of_two_scores_counts(hand: Hand, tmp_path: Path) -> None:
     hand.score("i-b-hill-0", [["gsd-dino", None, 5.0]])
-    assert board(build_file(hand.records, tmp_path / "x.duckdb"), "gsd-dino")["b"] == (5.0, 1, 3)
+    assert board(build_file(hand.records, tmp_path / "x.duckdb"), "gsd-dino")["b"] == (5.0, 1, 0, 3)
 
 
 def test_a_picture_made_again_leaves_its_old_scores_behind(hand: Hand, tmp_path: Path) -> None:
     hand.image("r-b-hill-0", image_id="other-pixels")
-    assert board(build_file(hand.records, tmp_path / "x.duckdb"), "gsd-dino")["b"] == (None, 0, 4)
+    assert board(build_file(hand.records, tmp_path / "x.duckdb"), "gsd-dino")["b"] == (None, 0, 0, 4)
 
 
 def test_equal_pictures_of_two_prompts_keep_their_own_prompted_scores(tmp_path: Path) -> None:

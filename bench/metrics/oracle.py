@@ -48,21 +48,25 @@ def object_repetition(sample: Sample) -> list[Value]:
 
 @metric(
     "horizon-break", scope="image", extractor="oracle", unit="px", range=(0.0, float(HEIGHT)), prompted=True,
-    values={"horizon-range": "lower", "horizon-jump": "lower"},
+    values={"horizon-range": "lower", "horizon-jump": "lower", "horizon-range-net": "lower"},
     source="ScrollWorld's known truth: one horizon row along the whole canvas",
 )  # fmt: skip
 def horizon_break(sample: Sample, *, reach: int = 8) -> list[Value]:
     """How far the horizon wanders along a panorama: its range, and its largest change within ``reach`` px.
 
-    Read by the learned oracle, or by the colour rules where there is none; around the seam of loops too.
+    Columns are laid over the picture's typical column; ``horizon-range-net`` is the learned oracle's own reading. On
+    broken renders the colour rules follow the break more closely, so they are the headline.
     """
     if _scene(sample) is None:
         return [Value(name, None) for name in horizon_break.values]
-    read = _reading(sample)
-    rows = horizon_rows(sample.rgb, sample.canvas.loop) if read is None else np.asarray(read.horizon, dtype=np.float64)
-    ahead = np.roll(rows, -reach)
-    change = np.abs(ahead - rows) if sample.canvas.loop else np.abs(ahead - rows)[:-reach]
-    return [Value("horizon-range", float(np.ptp(rows))), Value("horizon-jump", float(change.max(initial=0.0)))]
+    rows, read = horizon_rows(sample.rgb, sample.canvas.loop), _reading(sample)
+    ahead = np.abs(np.roll(rows, -reach) - rows)
+    change = ahead if sample.canvas.loop else ahead[:-reach]
+    return [
+        Value("horizon-range", float(np.ptp(rows))),
+        Value("horizon-jump", float(change.max(initial=0.0))),
+        Value("horizon-range-net", None if read is None else float(np.ptp(read.horizon))),
+    ]
 
 
 @metric(

@@ -62,13 +62,13 @@ _BESIDE = {"lighthouse": ((_WHITE, 0.35),), "house": ((_WALL, 0.4), (_WALL, 0.75
 
 def guess(rgb: NDArray[np.uint8]) -> tuple[str, str]:
     """The (style, time) whose sky is nearest to the upper rows of a picture."""
-    rows = np.median(oklab(rgb[:10]), axis=1)
+    rows = np.median(oklab(rgb[:14]), axis=1)
     return min(((s, t) for s in STYLES for t in TIMES), key=lambda st: float(np.abs(rows - _sky(*st)).sum()))
 
 
 @cache
 def _sky(style: str, time: str) -> Floats:
-    rows = [np.median(oklab(render(Scene(style, "sea", time, w, None, None), 128, 5).rgb[:10]), axis=1)
+    rows = [np.median(oklab(render(Scene(style, "sea", time, w, None, None), 128, 5).rgb[:14]), axis=1)
             for w in ("clear", "cloudy")]  # fmt: skip
     return np.asarray(sum(rows) / 2)
 

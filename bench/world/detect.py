@@ -6,6 +6,7 @@ thing are joined, blobs too wide for one thing are split, and blobs of the wrong
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +47,7 @@ class Shape:
     area: float
     rows: tuple[float, float]
     least: tuple[float, float]  # smallest width and height that still count
+    widest: float = math.inf  # px; beyond it a blob is no row of things but something else, such as a glow
     share: float = 0.4  # least share of the area
     level: float = 0.45  # least membership of a pixel; suns and moons stand in a glow of their own colour
     opening: int = 1  # rows: flatter streaks of the same colour do not count
@@ -56,12 +58,11 @@ SHAPES = {
     "sun": Shape(9, 9, 48, (2, 13), (4, 4), level=0.62),
     "moon": Shape(9, 9, 48, (2, 13), (4, 4), level=0.62),
     "balloon": Shape(8, 8, 43, (2, 13), (4, 4)),
-    "lighthouse": Shape(4, 13, 20, (10, 20), (2, 7)),
+    "lighthouse": Shape(4, 13, 20, (10, 20), (2, 7), widest=9),
     "house": Shape(7, 6, 26, (20, 30), (4, 3), share=0.3, peak=0.5),
     "boat": Shape(5, 5, 17, (18, 29), (3, 2)),
-    "tent": Shape(7, 5, 18, (20, 31), (4, 3), share=0.35, peak=0.55, opening=3),
+    "tent": Shape(7, 5, 18, (20, 31), (4, 3), share=0.35, peak=0.6, opening=3),
 }
-
 
 
 def detect(
@@ -126,7 +127,7 @@ def detect_colour(
         for x, y, score in _things(SHAPES[kind], member):
             _claim(claimed, SHAPES[kind], x, y)
             if 0 <= round(x - pad, 6) < width if loop else True:
-                found.append(Detection(kind, x - pad, y, min(1.0, score)))
+                found.append(Detection(kind, float(x - pad), float(y), float(min(1.0, score))))
     return found
 
 
@@ -210,7 +211,7 @@ def _things(shape: Shape, member: Floats) -> list[tuple[float, float, float]]:
     for b in _joined(_blobs(member, shape.level), shape):
         wide, high = b.x1 - b.x0, b.y1 - b.y0
         placed = shape.rows[0] <= b.y <= shape.rows[1]
-        sized = wide >= shape.least[0] and shape.least[1] <= high <= 1.6 * shape.height + 1
+        sized = shape.least[0] <= wide <= shape.widest and shape.least[1] <= high <= 1.6 * shape.height + 1
         if not (placed and sized and b.mass >= shape.share * shape.area and b.peak >= shape.peak):
             continue
         by_width, by_mass = int(wide / shape.width + 0.4), int(b.mass / (0.75 * shape.area) + 0.35)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -74,7 +74,8 @@ def train(
     steps: int | None = None,
     seed: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> dict:
+    bank: Bank | None = None,
+) -> dict[str, Any]:
     """Run (or resume) the recipe ``make`` and write its folder and card.
 
     Args:
@@ -83,12 +84,15 @@ def train(
         work: checkpoints and the rendered bank; safe to delete, costs only time.
         out: the folder that ends up holding the weights and ``card.json``.
         steps: budget; the recipe's own by default.
+        seed: decides weights, data and noise.
+        report: called after every step.
+        bank: training pictures; by default the full bank, rendered into ``work`` on first use.
 
     Returns:
         the card, as written.
     """
     torch.manual_seed(seed)
-    recipe = make(load_bank(work / "bank"), work, out)
+    recipe = make(bank or load_bank(work / "bank"), work, out)
     total = steps or recipe.steps
     parameters = [p for p in recipe.module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
@@ -153,7 +157,7 @@ def train(
     return card
 
 
-def _save_checkpoint(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, ema: dict, state: State) -> None:
+def _save_checkpoint(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, ema: dict[str, Tensor], state: State) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_suffix(".tmp")
     torch.save(

@@ -82,7 +82,7 @@ def verify(
                 table.add((name, f"{size}, {way}"), picture, rgb)
         if progress:
             progress.advance("verify")
-    rows = table.rows() + [r for name in names for r in track(name, max(4, n // 20), seed)]
+    rows = table.rows() + [r for name in names for r in track(name, max(2, n // 20), seed)]
     if progress:
         progress.finish("verify")
     return rows

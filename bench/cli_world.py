@@ -1,0 +1,130 @@
+"""The verbs of ``scrollbench world``: draw the embedded miniature, train its networks, check it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import console
+from bench.console import App, Json
+from bench.errors import UsageError, near
+
+DRAW = 'scrollbench world render --caption "a photo of the sea by day, clear sky, one sun" --width 256 --out sea.png'
+
+world_app = App("world", "ScrollWorld, the embedded miniature: draw it, train its networks, check its metrics.", DRAW)
+
+
+@world_app.verb(DRAW)
+def render(
+    out: Annotated[Path, typer.Option("--out", help="PNG to write.")],
+    caption: Annotated[str | None, typer.Option("--caption", help="A caption in ScrollWorld's words.")] = None,
+    scene: Annotated[str | None, typer.Option("--scene", help="A scene as JSON.")] = None,
+    width: Annotated[int, typer.Option("--width", help="Pixels; the height is 32.")] = 256,
+    seed: Annotated[int, typer.Option("--seed", help="Decides all that the caption leaves open.")] = 0,
+    copies: Annotated[int, typer.Option("--copies", help="How often to draw the unique thing; 1 is the truth.")] = 1,
+    loop: Annotated[bool, typer.Option("--loop", help="Let the left and right edges meet.")] = False,
+    json: Json = False,
+) -> None:
+    """Draw a caption or a scene, and print the truth about the picture."""
+    from bench.world.draw import draw
+
+    console.result(draw(out, caption, scene, width, seed, copies, loop), json)
+
+
+@world_app.verb("scrollbench world train world-vae --steps 200 --work build/world --out build/world-sd")
+def train(
+    name: Annotated[str, typer.Argument(help="A recipe of bench.world.recipes.")],
+    work: Annotated[Path, typer.Option("--work", help="Checkpoints and rendered data; can be deleted.")] = Path(
+        "build/world"
+    ),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for weights and card; the package's, if empty.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Budget; the recipe's own by default.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides weights, data and noise.")] = 0,
+    json: Json = False,
+) -> None:
+    """Train one of the miniature's networks from scratch. Seeded; the same command again resumes."""
+    from importlib import import_module
+
+    from bench.world.recipes import RECIPES
+
+    if name not in RECIPES:
+        raise UsageError(f"unknown training recipe {name!r}; {near(name, RECIPES)}")
+    where, folder = RECIPES[name]
+    module, _, attribute = where.partition(":")
+    recipe = getattr(import_module(module), attribute)
+    shipped = Path(__file__).parent / "world" / "weights" / folder
+    if out is None and (shipped / recipe.card).exists():
+        raise UsageError(f"{shipped} holds trained weights already; give another folder with --out")
+    from bench.world.train import train as fit
+
+    with console.progress() as progress:
+        report = console.step_reporter(progress, f"train {name}")
+        card = fit(recipe, name, work, out or shipped, steps=steps, seed=seed, report=report)
+        progress.finish(f"train {name}")
+    console.result(card, json)
+
+
+@world_app.verb("scrollbench world verify --n 40", "verify")
+def world_verify(
+    n: Annotated[int, typer.Option("--n", help="Squares to read; below 100 the numbers say little.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Which scenes.")] = 0,
+    json: Json = False,
+) -> None:
+    """Read fresh pictures back, sound and degraded, and report how well their truth and injected defects are found."""
+    from bench.world.verify import verify as examine
+
+    with console.progress() as progress:
+        rows = examine(n, seed, progress)
+    console.records(rows, json)
+
+
+@world_app.verb("scrollbench world gates --n 100")
+def gates(
+    n: Annotated[int, typer.Option("--n", help="Squares to make.")] = 400,
+    seed: Annotated[int, typer.Option("--seed", help="Which captions and noise.")] = 0,
+    json: Json = False,
+) -> None:
+    """Ask the base model for squares and count: exactly one thing where one is asked for, none in an empty sky."""
+    from bench.registry import find
+    from bench.world.gates import obedience
+
+    console.records(obedience(find("backbones", "world-sd")(), n, seed), json)
+
+
+@world_app.verb("scrollbench world validate --n 8")
+def validate(
+    n: Annotated[int, typer.Option("--n", help="Panoramas at every strength.")] = 40,
+    seed: Annotated[int, typer.Option("--seed", help="Which renders.")] = 0,
+    json: Json = False,
+) -> None:
+    """Inject known defects of growing strength into rendered panoramas and print what every metric answers."""
+    from bench.world.validate import STRENGTHS
+    from bench.world.validate import validate as measure
+
+    with console.progress() as progress:
+        progress.start("validate", sum(map(len, STRENGTHS.values())))
+        rows = measure(n, seed, advance=lambda: progress.advance("validate"))
+        progress.finish("validate")
+    console.records(rows if json else [{**r, "responses": _line(r["responses"])} for r in rows], json)
+
+
+def _line(responses: dict[str, float | None]) -> str:
+    return "  ".join(f"{s}: {'-' if v is None else f'{v:.3g}'}" for s, v in responses.items())
+
+
+@world_app.verb("scrollbench world figure --out repetition.png")
+def figure(
+    out: Annotated[Path, typer.Option("--out", help="PNG to write.")] = Path("repetition.png"),
+    prompt: Annotated[str | None, typer.Option("--prompt", help="The prompt whose pictures are shown.")] = None,
+    store: Annotated[Path | None, typer.Option("--store", help="Store folder.", envvar="SCROLLBENCH_STORE")] = None,
+    json: Json = False,
+) -> None:
+    """Draw how the number of suns grows with the canvas, from the leaderboard of the suite miniature-width."""
+    from bench.store import Store
+    from bench.world.figure import draw_repetition
+
+    console.records(draw_repetition(Store(store), out, prompt_id=prompt), json)
