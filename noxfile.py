@@ -1,4 +1,4 @@
-"""The project's commands: ``nox -s bench`` (the main job), ``nox -s tests`` (with lint), each in its own environment."""
+"""The project's commands: ``nox -s bench`` (the main job) and ``nox -s tests`` (with lint)."""
 
 import nox
 

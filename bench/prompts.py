@@ -1,9 +1,9 @@
 """Prompt sets: ``prompts/NAME/VERSION/{prompts.jsonl,card.toml}`` and the small language that selects from them.
 
-    scrollworld@1          the whole set
-    scrollworld@1:spread   a named split of the card
-    scrollworld@1:24       24 prompts spread evenly over the set
-    scrollworld@1:theme=sea     prompts whose attribute matches
+scrollworld@1          the whole set
+scrollworld@1:spread   a named split of the card
+scrollworld@1:24       24 prompts spread evenly over the set
+scrollworld@1:theme=sea     prompts whose attribute matches
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UsageError(f"{where}: not JSON ({error.msg} at column {error.colno}); expected one object a line") from error
+            said = f"not JSON ({error.msg} at column {error.colno}); expected one object a line"
+            raise UsageError(f"{where}: {said}") from error
         if not isinstance(row, dict):
             raise UsageError(f"{where}: expected an object with 'id' and 'text', got {type(row).__name__}")
         for name in ("id", "text"):
@@ -121,4 +122,5 @@ def _select(prompts: tuple[Prompt, ...], selection: str, card: dict[str, Any], r
             return chosen
         values = {str(p.attributes.get(key)) for p in prompts if key in p.attributes}
         raise UsageError(f"{ref}: no prompt has {key}={wanted!r}; {near(wanted, values)}")
-    raise UsageError(f"{ref}: unknown selection {selection!r}; expected a number, key=value or {near(selection, splits)}")
+    hint = near(selection, splits)
+    raise UsageError(f"{ref}: unknown selection {selection!r}; expected a number, key=value or a split: {hint}")

@@ -72,7 +72,8 @@ def _params(fn: Callable[..., Any], leading: tuple[str, ...]) -> dict[str, Param
     given = tuple(p.name for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY)
     if given != leading:
         raise UsageError(
-            f"{fn.__module__}.{fn.__name__} must take ({', '.join(leading)}, *, knobs...), it takes ({', '.join(given)})"
+            f"{fn.__module__}.{fn.__name__} must take ({', '.join(leading)}, *, knobs...), "
+            f"it takes ({', '.join(given)})"
         )
     knobs = {}
     for p in signature.parameters.values():
@@ -91,7 +92,8 @@ def _hint(fn: Callable[..., Any], name: str, annotation: Any) -> Any:
     try:
         return eval(annotation, vars(sys.modules[fn.__module__]))  # the plug-in's own source text
     except NameError as error:
-        raise UsageError(f"{fn.__module__}.{fn.__name__}: knob {name!r}: its type {annotation!r} is not known ({error})") from error
+        owner = f"{fn.__module__}.{fn.__name__}"
+        raise UsageError(f"{owner}: knob {name!r}: its type {annotation!r} is not known ({error})") from error
 
 
 def _resolve(owner: str, knobs: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:

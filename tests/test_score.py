@@ -163,7 +163,7 @@ def test_a_new_metric_or_picture_costs_only_what_is_new(world, nets):
 
 @pytest.mark.parametrize(
     "change",
-    ['[metrics.set]\nscale = 2.0', 'view = "centre"', 'label = "other"'],
+    ["[metrics.set]\nscale = 2.0", 'view = "centre"', 'label = "other"'],
     ids=["knob", "view", "label"],
 )
 def test_what_changes_the_number_is_computed_anew_and_a_label_is_not(world, change):

@@ -164,8 +164,7 @@ def test_the_digest_does_not_depend_on_where_the_files_lie(tmp_path: Path) -> No
 
 def test_set_metrics_need_a_reference_and_image_metrics_take_none(tmp_path: Path) -> None:
     plugins = PLUGINS + (
-        '@metric("distance", scope="set", values={"distance": "lower"})\n'
-        "def distance(features, reference): ...\n"
+        '@metric("distance", scope="set", values={"distance": "lower"})\ndef distance(features, reference): ...\n'
     )
     toml = SUITE + '[references.real]\nkind = "folder"\npath = "real"\n'
     reference = toml.replace("@brightness", '@brightness"\nreference = "real').replace("@brightness", "@distance")

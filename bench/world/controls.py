@@ -28,8 +28,11 @@ def truth(prompt: Prompt, canvas: Canvas, noise: Noise) -> NDArray[np.float32]:
 
 @method("world-tiled", family="control")
 def tiled(prompt: Prompt, canvas: Canvas, noise: Noise) -> NDArray[np.float32]:
-    """One drawn square repeated along the canvas: perfect squares, a worthless panorama."""
-    square = render(_scene(prompt, canvas), HEIGHT, _seed(noise)).rgb
+    """One drawn square repeated along the canvas: perfect squares, a worthless panorama.
+
+    On a loop the square's own edges meet too, so that no seam shows where the canvas holds whole squares.
+    """
+    square = render(_scene(prompt, canvas), HEIGHT, _seed(noise), loop=canvas.loop).rgb
     return _floats(defects.tile(square, canvas.width))
 
 

@@ -48,7 +48,9 @@ def counts(store: Store, suite: str = SUITE) -> list[dict[str, Any]]:
             where p.suite like '{suite}@%' and p.metric in ({wanted}) order by p.prompt_id""",
     )
     if not rows:
-        raise IncompleteError(f"no counts of suite {suite} in {store.root}; make them with `scrollbench run --suite {suite}`")
+        raise IncompleteError(
+            f"no counts of suite {suite} in {store.root}; make them with `scrollbench run --suite {suite}`"
+        )
     cells: dict[tuple[str, str, int], list[tuple[float, int]]] = defaultdict(list)
     for method, metric, width, value, seeds in rows:
         cells[method, metric, width].append((value, seeds))
@@ -58,10 +60,16 @@ def counts(store: Store, suite: str = SUITE) -> list[dict[str, Any]]:
         low, high = interval(values)
         out.append(
             {
-                "method": method, "detector": DETECTORS[metric], "width": width, "windows": width // HEIGHT,
-                "mean": float(values.mean()), "low": low, "high": high, "prompts": len(values),
+                "method": method,
+                "detector": DETECTORS[metric],
+                "width": width,
+                "windows": width // HEIGHT,
+                "mean": float(values.mean()),
+                "low": low,
+                "high": high,
+                "prompts": len(values),
                 "pictures": int(sum(s for _, s in found)),
-            }  # fmt: skip
+            }
         )
     return out
 
@@ -95,8 +103,15 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
         x, y = [r["windows"] for r in mine], np.array([r["mean"] for r in mine])
         error = np.abs(np.array([[r["low"], r["high"]] for r in mine]).T - y)
         colour, name = STYLE[method]
-        axes.errorbar(x, y, error, color=colour, marker=marker, ls=line, ms=5, lw=1.6, capsize=3, label=f"{name}, {detector}")
-    axes.set(xscale="log", yscale="log", xlabel="canvas width, in native squares", ylabel="suns found (the prompt asks for one)")
+        axes.errorbar(
+            x, y, error, color=colour, marker=marker, ls=line, ms=5, lw=1.6, capsize=3, label=f"{name}, {detector}"
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="canvas width, in native squares",
+        ylabel="suns found (the prompt asks for one)",
+    )
     ticks = sorted({r["windows"] for r in rows})
     axes.set_xticks(ticks, map(str, ticks))
     axes.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
@@ -113,7 +128,9 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
         panel.imshow(picture["rgb"], interpolation="nearest")
         panel.set(xlim=(-0.5, widest - 0.5), xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
-        panel.set_title(f"{STYLE[picture['method']][1]}, {picture['width'] // HEIGHT} squares wide", loc="left", fontsize=8, pad=2)
+        panel.set_title(
+            f"{STYLE[picture['method']][1]}, {picture['width'] // HEIGHT} squares wide", loc="left", fontsize=8, pad=2
+        )
     right.suptitle(f"“{text}”", fontsize=9, x=0.01, ha="left")
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
@@ -125,9 +142,10 @@ def _pictures(store: Store, suite: str, prompt_id: str | None) -> list[dict[str,
     """One prompt's pictures: MultiDiffusion at every width, then the truth at the largest."""
     _, rows = query(
         store,
-        f"""select method, width, image_id, prompt_id, r.prompt from picture join recipe r using (recipe_id, prompt_id, width)
+        f"""select picture.method, width, image_id, prompt_id, r.prompt
+            from picture join recipe r using (recipe_id, prompt_id, width)
             where suite like '{suite}@%' and picture.seed = (select min(seed) from picture where suite like '{suite}@%')
-            and image_id is not null order by width""".replace("select method,", "select picture.method,"),
+            and image_id is not null order by width""",
     )
     chosen = prompt_id or min(r[3] for r in rows)
     mine = [dict(zip(("method", "width", "image_id", "prompt_id", "prompt"), r)) for r in rows if r[3] == chosen]

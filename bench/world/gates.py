@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.noise import Noise
-import bench.world.detect as _d
+from bench.world.detect import detect
 from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 
 if TYPE_CHECKING:
@@ -23,7 +23,12 @@ STEPS, GUIDANCE = 20, 2.5
 
 
 def squares(
-    backbone: LatentBackbone, texts: list[str], seed: int = 0, steps: int = STEPS, guidance: float = GUIDANCE, batch: int = 32
+    backbone: LatentBackbone,
+    texts: list[str],
+    seed: int = 0,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch: int = 32,
 ) -> Iterator[np.ndarray]:
     """Native squares of a latent backbone, uint8 (h, w, 3), one a text; noise is keyed by text and position."""
     import torch
@@ -36,7 +41,12 @@ def squares(
         part = texts[start : start + batch]
         rows = [backbone.condition(t).embeds.chunk(2) for t in part]
         both = Conditioning(torch.cat([torch.cat([r[i] for r in rows]) for i in (0, 1)]))
-        x = torch.cat([Noise(seed, f"{start + i}:{t}").normal("canvas", (1, backbone.channels, side, side)) for i, t in enumerate(part)])
+        x = torch.cat(
+            [
+                Noise(seed, f"{start + i}:{t}").normal("canvas", (1, backbone.channels, side, side))
+                for i, t in enumerate(part)
+            ]
+        )
         with torch.no_grad():
             x = direct_latents(lambda v, t, c=both: backbone.guided(v, t, c, guidance), backbone.scheduler(steps), x)  # type: ignore[misc]
             for picture in backbone.decode(x):
@@ -58,11 +68,19 @@ def obedience(backbone: LatentBackbone, n: int = 400, seed: int = 0) -> list[dic
     rows = []
     for (asked, detector), counts in sorted(found.items()):
         c = np.array(counts)
-        rows.append({"asked": asked, "detector": detector, "n": len(c), "exactly_one": float((c == 1).mean()), "any": float((c > 0).mean())})
+        rows.append(
+            {
+                "asked": asked,
+                "detector": detector,
+                "n": len(c),
+                "exactly_one": float((c == 1).mean()),
+                "any": float((c > 0).mean()),
+            }
+        )
     return rows
 
 
 def count(rgb: np.ndarray, scene: Scene, detector: str) -> int:
     """How many of the scene's unique thing are in a picture; of any unique thing where it asks for none."""
     kinds = (scene.unique,) if scene.unique else UNIQUES
-    return sum(d.kind in kinds for d in _d.detect(rgb, scene, detector=detector))
+    return sum(d.kind in kinds for d in detect(rgb, scene, detector=detector))

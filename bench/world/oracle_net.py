@@ -46,14 +46,16 @@ class OracleNet(nn.Module):
             )
 
         self.body = nn.Sequential(
-            block(3, 24), block(24, width, 2), block(width, width), block(width, width, 1, 2), block(width, width, 1, 4),
-            block(width, width),
+            block(3, 24), block(24, width, 2), block(width, width),
+            block(width, width, 1, 2), block(width, width, 1, 4), block(width, width),
         )  # fmt: skip
         self.heat = nn.Conv2d(width, len(KINDS), 1)
         self.line = nn.Conv1d(width * 16 // 4, 32, 3, padding=1)
         self.squeeze = nn.Conv2d(width, width // 4, 1)
         self.horizon = nn.Conv1d(32, 1, 1)
-        self.attributes = nn.Sequential(nn.Linear(width * 4, 128), nn.ReLU(), nn.Linear(128, sum(map(len, ATTRIBUTES.values()))))
+        self.attributes = nn.Sequential(
+            nn.Linear(width * 4, 128), nn.ReLU(), nn.Linear(128, sum(map(len, ATTRIBUTES.values())))
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Heat logits (n, kinds, 16, w/2), attribute logits (n, windows, 17), horizon rows (n, w/2) in px."""
@@ -69,11 +71,17 @@ class OracleNet(nn.Module):
     def read(self, rgb: np.ndarray, loop: bool = False) -> Reading:
         """Read one uint8 picture (32, w, 3), w at least 32. Loop canvases are padded by their other end."""
         if rgb.shape[0] != WINDOW or rgb.shape[1] < WINDOW:
-            raise ValueError(f"the oracle reads ScrollWorld pictures, 32 px high and at least 32 px wide, got {rgb.shape}")
+            raise ValueError(
+                f"the oracle reads ScrollWorld pictures, 32 px high and at least 32 px wide, got {rgb.shape}"
+            )
         width = rgb.shape[1]
         pad = 16 if loop else 0
         tail = (width % 2) and 1
-        wide = np.concatenate([rgb[:, width - pad :], rgb, rgb[:, : pad + tail]], axis=1) if loop else np.pad(rgb, ((0, 0), (0, tail), (0, 0)), "edge")
+        wide = (
+            np.concatenate([rgb[:, width - pad :], rgb, rgb[:, : pad + tail]], axis=1)
+            if loop
+            else np.pad(rgb, ((0, 0), (0, tail), (0, 0)), "edge")
+        )
         x = torch.from_numpy(np.ascontiguousarray(wide)).permute(2, 0, 1)[None].float() / 127.5 - 1
         heat, _, horizon = self.eval()(x)
         _, logits, _ = self(x[..., pad : pad + width - width % 2])

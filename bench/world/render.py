@@ -43,7 +43,12 @@ GROUND: dict[str, tuple[Colour, Colour]] = {  # at the horizon, at the lower edg
     "snow": ((240, 246, 252), (206, 220, 238)),
     "city": ((128, 130, 140), (82, 84, 94)),
 }
-BODY: dict[str, Colour] = {"dawn": (255, 146, 52), "day": (255, 220, 46), "dusk": (255, 104, 14), "night": (250, 248, 226)}
+BODY: dict[str, Colour] = {
+    "dawn": (255, 146, 52),
+    "day": (255, 220, 46),
+    "dusk": (255, 104, 14),
+    "night": (250, 248, 226),
+}
 INK_SUN: Colour = (214, 44, 30)
 ACCENT: dict[str, Colour] = {
     "lighthouse": (208, 24, 72), "balloon": (0, 200, 128), "house": (196, 76, 44), "boat": (226, 40, 96),
@@ -141,7 +146,7 @@ class _Painter:
 
     def noise(self, scale: float) -> np.ndarray:
         """Smooth 1-d noise in [0, 1] with one knot every ``scale`` px."""
-        knots = max(2, int(round(self.width / scale)))
+        knots = max(2, round(self.width / scale))
         values = self.rng.random(knots + 1).astype(np.float32)
         if self.loop:
             values[-1] = values[0]
@@ -192,7 +197,9 @@ class _Painter:
         low = _rgb(SKY[s.time][1])
         near, deep = (_rgb(c) * self.light for c in GROUND[s.biome])
         if s.biome == "mountains":
-            self.ridge(9 * self.noise(18) ** 1.3 * (0.7 + 0.3 * self.noise(5)), _rgb((112, 122, 150)) * self.light, snow=True)
+            self.ridge(
+                9 * self.noise(18) ** 1.3 * (0.7 + 0.3 * self.noise(5)), _rgb((112, 122, 150)) * self.light, snow=True
+            )
             self.ridge(4 * self.noise(11), _rgb((82, 96, 110)) * self.light)
         elif s.biome == "city":
             self.skyline(low)
@@ -351,7 +358,7 @@ class _Painter:
                 break
         for x in xs:
             base = int(self.rng.integers(self.horizon + 7, HEIGHT))
-            getattr(self, kind)(int(round(x)) % self.width, base)
+            getattr(self, kind)(round(x) % self.width, base)
 
     def columns(self, x: int, *offsets: int) -> np.ndarray:
         cols = x + np.asarray(offsets)

@@ -8,7 +8,8 @@ one *counted* group of objects.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ class Scene:
         }
 
     @classmethod
-    def from_dict(cls, data: dict) -> Scene:
+    def from_dict(cls, data: dict[str, Any]) -> Scene:
         """Build a scene from :meth:`to_dict`'s values; unknown words raise ``ValueError`` naming the choices."""
         for field, choices in (
             ("style", STYLES), ("biome", BIOMES), ("time", TIMES), ("weather", WEATHERS),
@@ -124,25 +125,7 @@ WORDING: dict[str, dict[str | None, tuple[str, ...]]] = {
 
 # Words real prompts are full of and this world cannot draw. Training captions sometimes carry a few, so
 # that the text encoder learns to pass over them; the tokenizer learns them as whole words.
-FILLERS = tuple(
-    """ancient old young golden silver blue red white black bright dark warm cold quiet busy wide narrow long short
-    distant near deep shallow soft hard gentle wild lonely crowded beautiful dramatic cinematic detailed panoramic
-    panorama scroll view scene landscape horizon light shadow reflection ripples waves wind rain storm thunder
-    lightning rainbow river lake stream waterfall bridge road path trail railway train station harbour port ship
-    sail fishing village town street market shop tower castle palace temple church ruins wall gate garden park
-    flowers roses lavender wheat rice bamboo palm oak birch leaves autumn spring summer winter sheep horse horses
-    cow cattle birds bird gulls eagle deer wolf dog cat fish whale people person crowd child children woman man
-    festival lantern lanterns candles fire smoke steam stone rock rocks cliff cliffs cave canyon valley hill hills
-    island beach coast shore coral reef jungle swamp glacier ice iceberg aurora stars planet moonlit galaxy nebula
-    rocket spaceship robot dragon wizard library books shelves kitchen table bread fruit apples grapes wine glass
-    bowl cup cloth pattern texture tiles mosaic geometric spiral oil watercolour acrylic pencil sketch anime
-    illustration pixel art style vintage film lens focus depth morning evening sunset sunrise hour above below
-    behind between across along under over with without and of in on at to from into its their many few some
-    several rows lines edge middle left right centre far background foreground hanging standing sitting walking
-    running flying floating sailing rising falling glowing shining covered surrounded lined stretching winding
-    wooden metal brick clay paper silk cotton tall small large huge tiny giant rolling rugged steep flat round
-    arched carved painted faded worn broken green yellow orange purple pink brown grey turquoise crimson""".split()
-)
+FILLERS = tuple((Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split())
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None, fillers: float = 0.0) -> str:

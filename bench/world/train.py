@@ -112,7 +112,11 @@ def train(
         rng = np.random.default_rng([seed, key, state.step])
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         fraction = state.step / total
-        rate = recipe.lr * min(1.0, (state.step + 1) / 100) * (1.0 if fraction < 0.6 else 0.02 + 0.98 * (1 - fraction) / 0.4)
+        rate = (
+            recipe.lr
+            * min(1.0, (state.step + 1) / 100)
+            * (1.0 if fraction < 0.6 else 0.02 + 0.98 * (1 - fraction) / 0.4)
+        )
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
@@ -131,7 +135,9 @@ def train(
         state.losses.append(float(loss.detach()))
         state.seconds += time.monotonic() - began
         if not np.isfinite(state.losses[-1]):
-            raise FloatingPointError(f"{name}: loss is {state.losses[-1]} at step {state.step}; nothing was overwritten")
+            raise FloatingPointError(
+                f"{name}: loss is {state.losses[-1]} at step {state.step}; nothing was overwritten"
+            )
         report(Progress(state.step, total, float(np.mean(state.losses[-50:])), state.seconds))
         if state.step % CHECKPOINT_EVERY == 0 or state.step == total:
             _save_checkpoint(checkpoint, recipe.module, optimiser, ema, state)
@@ -157,7 +163,9 @@ def train(
     return card
 
 
-def _save_checkpoint(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, ema: dict[str, Tensor], state: State) -> None:
+def _save_checkpoint(
+    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, ema: dict[str, Tensor], state: State
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_suffix(".tmp")
     torch.save(

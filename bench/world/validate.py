@@ -1,4 +1,4 @@
-"""What each metric answers to a known defect: rendered panoramas, a defect of growing strength, the numbers as they are.
+"""What each metric answers to a known defect of growing strength in rendered panoramas, printed as it is.
 
 Nothing here is tuned to a wished-for answer. ``scrollbench world validate`` prints the table; the docs hold one run.
 """
@@ -44,7 +44,11 @@ def damaged(defect: str, strength: float, scene: Scene, seed: int) -> np.ndarray
     if kind == "copies":
         return defects.copies(scene, CANVAS.width, seed, int(strength)).rgb
     if kind == "one":
-        return defects.tile(render(scene, HEIGHT, seed).rgb, CANVAS.width) if strength else render(scene, CANVAS.width, seed).rgb
+        return (
+            defects.tile(render(scene, HEIGHT, seed).rgb, CANVAS.width)
+            if strength
+            else render(scene, CANVAS.width, seed).rgb
+        )
     rgb = render(scene, CANVAS.width, seed).rgb
     if kind == "seam":
         return defects.seam(rgb, strength, SEAMS)
@@ -81,7 +85,9 @@ def validate(
         for strength in strengths:
             features = []
             for i, prompt in enumerate(prompts):
-                rgb = damaged(name, strength, Scene.from_dict(dict(prompt.attributes["scene"])), 2**31 + 10000 * seed + i)
+                rgb = damaged(
+                    name, strength, Scene.from_dict(dict(prompt.attributes["scene"])), 2**31 + 10000 * seed + i
+                )
                 for metric, extractor in METRICS.items():
                     for key, value in _score(metric, rgb, prompt, networks[extractor]).items():
                         values[key][strength].append(np.nan if value is None else value)
@@ -101,7 +107,11 @@ def _score(metric: str, rgb: np.ndarray, prompt: Prompt, network: extractors.Ext
 
 def _references(network: extractors.Extractor, seed: int) -> dict[str, np.ndarray]:
     """Features of true panoramas' windows and of native squares, other seeds than the pictures measured."""
-    scenes = [Scene.from_dict(dict(p.attributes["scene"])) for p in load_prompts("scrollworld@1").prompts if p.attributes["unique"]]
+    scenes = [
+        Scene.from_dict(dict(p.attributes["scene"]))
+        for p in load_prompts("scrollworld@1").prompts
+        if p.attributes["unique"]
+    ]
     out = {}
     for name, width, count in (("kid-panoramas", CANVAS.width, 100), ("kid-squares", HEIGHT, 800)):
         canvas = Canvas(width, HEIGHT)

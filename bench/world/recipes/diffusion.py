@@ -47,12 +47,13 @@ class DiffusionRecipe:
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         self.bank, self.tokenizer = bank, make_tokenizer()
         self.vae = AutoencoderKL.from_pretrained(out / "vae").float().eval()
+        self.vae.register_to_config(_name_or_path="world-vae")  # not the folder it was trained in
         self.latents = self.cached_latents(work)
         specials = {k: self.tokenizer.convert_tokens_to_ids(v) for k, v in
                     (("bos_token_id", "<|startoftext|>"), ("eos_token_id", "<|endoftext|>"))}  # fmt: skip
         text = CLIPTextConfig(
-            vocab_size=len(self.tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH, num_hidden_layers=3,
-            num_attention_heads=4, max_position_embeddings=CONTEXT, projection_dim=TEXT_WIDTH,
+            vocab_size=len(self.tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=CONTEXT, projection_dim=TEXT_WIDTH,
             pad_token_id=specials["eos_token_id"], **specials,
         )  # fmt: skip
         self.module = nn.ModuleDict({"unet": UNet2DConditionModel(**UNET), "text": CLIPTextModel(text)})
@@ -87,7 +88,22 @@ class DiffusionRecipe:
         return (weight * (predicted - x0).square()).mean()
 
     def evaluate(self) -> dict[str, float]:
-        return {}
+        """The gates of :mod:`bench.world.gates`, over all captions that ask for a thing and over empty skies."""
+        from bench.world.gates import obedience
+        from methods.backbones.diffusers_latent import DiffusersLatent
+
+        parts = (self.module["unet"], self.vae, self.module["text"], self.tokenizer)
+        rows = obedience(DiffusersLatent("world-sd", "", *parts, self.scheduler.config, batch=32))
+        found = {}
+        for detector in ("colour", "net"):
+            asked = [r for r in rows if r["detector"] == detector and r["asked"] != "empty sky"]
+            found[f"exactly_one_{detector}"] = sum(r["exactly_one"] * r["n"] for r in asked) / sum(
+                r["n"] for r in asked
+            )
+            found |= {
+                f"empty_sky_any_{detector}": r["any"] for r in rows if r["detector"] == detector and r not in asked
+            }
+        return found
 
     def save(self, folder: Path) -> None:
         self.module.half()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lpips
 import numpy as np
@@ -73,7 +73,9 @@ class CnnRecipe(_Squares):
     steps = 2500
     batch = 64
     lr = 2e-3
-    model_args: dict[str, Any] = dict(dims=(32, 64, 96, 160), depths=(1, 1, 2, 1), patch_size=2, num_classes=CLASSES)
+    model_args: ClassVar[dict[str, Any]] = dict(
+        dims=(32, 64, 96, 160), depths=(1, 1, 2, 1), patch_size=2, num_classes=CLASSES
+    )
 
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         self.bank = bank
@@ -99,7 +101,14 @@ class CnnRecipe(_Squares):
 def save_timm(module: nn.Module, folder: Path, model_args: dict[str, Any]) -> None:
     """A timm ``local-dir:`` folder: config.json and model.safetensors (fp16), 32 px input in [-1, 1]."""
     args = {k: list(v) if isinstance(v, tuple) else v for k, v in model_args.items()}
-    module.pretrained_cfg.update(input_size=(3, 32, 32), mean=MEAN, std=STD, crop_pct=1.0, interpolation="bicubic", num_classes=module.num_classes)
+    module.pretrained_cfg.update(
+        input_size=(3, 32, 32),
+        mean=MEAN,
+        std=STD,
+        crop_pct=1.0,
+        interpolation="bicubic",
+        num_classes=module.num_classes,
+    )
     save_for_hf(module, folder, model_config={"model_args": args}, safe_serialization=True)
     save_half(module, folder / "model.safetensors")
 
@@ -115,7 +124,9 @@ class LpipsRecipe(_Squares):
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         self.bank = bank
         self.lpips = lpips.LPIPS(net="squeeze", pnet_rand=True, pnet_tune=True, lpips=False, verbose=False)
-        self.module = nn.ModuleDict({"trunk": self.lpips.net, "head": nn.Linear(64 + 128 + 256 + 384 + 384 + 512 + 512, CLASSES)})
+        self.module = nn.ModuleDict(
+            {"trunk": self.lpips.net, "head": nn.Linear(64 + 128 + 256 + 384 + 384 + 512 + 512, CLASSES)}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         layers = self.module["trunk"](self.lpips.scaling_layer(x))
@@ -146,12 +157,16 @@ class VitRecipe(_Squares):
     steps = 1500
     batch = 96
     lr = 1e-3
-    model_args: dict[str, Any] = dict(img_size=32, patch_size=4, embed_dim=128, depth=4, num_heads=4, num_classes=0, dynamic_img_size=True)
+    model_args: ClassVar[dict[str, Any]] = dict(
+        img_size=32, patch_size=4, embed_dim=128, depth=4, num_heads=4, num_classes=0, dynamic_img_size=True
+    )
 
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         self.bank = bank
         vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, **self.model_args)
-        self.module = nn.ModuleDict({"vit": vit, "head": nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 64))})
+        self.module = nn.ModuleDict(
+            {"vit": vit, "head": nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 64))}
+        )
 
     def view(self, x: Tensor, noise: torch.Generator) -> Tensor:
         """A random crop (60 to 100 % of the side), mirrored half of the time, with colour shift and noise."""
@@ -188,7 +203,10 @@ class VitRecipe(_Squares):
         z = F.normalize(self.module["vit"](x), dim=-1)
         similarity = z @ z.T - 2 * torch.eye(len(z))
         nearest = similarity.argmax(-1).tolist()
-        same = {f: np.mean([getattr(scenes[i], f) == getattr(scenes[j], f) for i, j in enumerate(nearest)]) for f in ("biome", "time", "style")}
+        same = {
+            f: np.mean([getattr(scenes[i], f) == getattr(scenes[j], f) for i, j in enumerate(nearest)])
+            for f in ("biome", "time", "style")
+        }
         return {f"nearest_neighbour_same_{k}": float(v) for k, v in same.items()}
 
     def save(self, folder: Path) -> None:
@@ -236,12 +254,18 @@ class ClipRecipe(_Squares):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         x, scenes = held_out(500)
-        image, text = self.module.encode_image(x, normalize=True), self.module.encode_text(self.tokens([caption(s) for s in scenes]), normalize=True)
+        image, text = (
+            self.module.encode_image(x, normalize=True),
+            self.module.encode_text(self.tokens([caption(s) for s in scenes]), normalize=True),
+        )
         ranks = (image @ text.T).argmax(-1).tolist()
         return {"caption_found_among_500": float(np.mean([scenes[i] == scenes[r] for i, r in enumerate(ranks)]))}
 
     def save(self, folder: Path) -> None:
-        config = {"model_cfg": self.config, "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}}
+        config = {
+            "model_cfg": self.config,
+            "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"},
+        }
         (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
         save_half(self.module, folder / "open_clip_model.safetensors")
         save_tokenizer(folder)

@@ -40,7 +40,9 @@ class OracleRecipe:
             return [(render(sample_scene(rng), 64, int(rng.integers(low, high)), copies=int(rng.integers(0, 4))), 0)]
         return [(render(sample_scene(rng), 32, int(rng.integers(low, high))), x) for x in (0, 32)]
 
-    def batch_of(self, rng: np.random.Generator, n: int, low: int = 0, high: int = 2**31) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batch_of(
+        self, rng: np.random.Generator, n: int, low: int = 0, high: int = 2**31
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rgb = np.zeros((n, 32, 64, 3), np.uint8)
         heat = np.zeros((n, len(KINDS), 16, 32), np.float32)
         labels = np.zeros((n, 2, len(ATTRIBUTES)), np.int64)
@@ -75,19 +77,23 @@ class OracleRecipe:
         found = (F.binary_cross_entropy_with_logits(p, heat, reduction="none") * (1 + 20 * heat)).mean() * 20
         start, named = 0, torch.zeros(())
         for a, values in enumerate(ATTRIBUTES.values()):
-            named = named + F.cross_entropy(logits[..., start : start + len(values)].flatten(0, 1), labels[..., a].flatten())
+            named = named + F.cross_entropy(
+                logits[..., start : start + len(values)].flatten(0, 1), labels[..., a].flatten()
+            )
             start += len(values)
         return found + 0.3 * named + 0.3 * F.smooth_l1_loss(rows, horizon)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         rng = np.random.default_rng(2**41)
-        x, heat, labels, horizon = self.batch_of(rng, 400, 2**31, 2**32)
+        x, _, labels, horizon = self.batch_of(rng, 400, 2**31, 2**32)
         _, logits, rows = self.module(x)
         result = {"horizon_mean_error_px": float((rows - horizon).abs().mean())}
         start = 0
         for a, (name, values) in enumerate(ATTRIBUTES.items()):
-            result[f"{name}_accuracy"] = float((logits[..., start : start + len(values)].argmax(-1) == labels[..., a]).float().mean())
+            result[f"{name}_accuracy"] = float(
+                (logits[..., start : start + len(values)].argmax(-1) == labels[..., a]).float().mean()
+            )
             start += len(values)
         exact = []
         for _ in range(300):
