@@ -75,10 +75,12 @@ def world_verify(
     json: Json = False,
 ) -> None:
     """Read fresh pictures back, sound and degraded, and report how well their truth and injected defects are found."""
+    from bench.registry import find
+    from bench.world.gates import round_trip
     from bench.world.verify import verify as examine
 
     with console.progress() as progress:
-        rows = examine(n, seed, progress)
+        rows = examine(n, seed, progress, more={"autoencoder": round_trip(find("backbones", "world-sd")())})
     console.records(rows, json)
 
 

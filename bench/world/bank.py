@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,14 +39,15 @@ def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int =
     cache.mkdir(parents=True, exist_ok=True)
     tag = f"v{VERSION}-{squares}-{wide}-{seed}"
 
-    def cached(name: str, shape: tuple[int, ...], make) -> np.ndarray:
+    def cached(name: str, shape: tuple[int, ...], make: Callable[[int], np.ndarray]) -> np.ndarray:
         path = cache / f"{name}-{tag}.npy"
         if not path.exists():
             out = np.stack([make(i) for i in range(shape[0])])
             temp = path.with_suffix(".tmp.npy")
             np.save(temp, out)
             temp.replace(path)
-        return np.load(path, mmap_mode="r")
+        found: np.ndarray = np.load(path, mmap_mode="r")
+        return found
 
     return Bank(
         squares=cached("squares", (squares, HEIGHT, HEIGHT, 3), lambda i: render(scenes[i], HEIGHT, int(seeds[i])).rgb),

@@ -92,7 +92,8 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
 
     rows = counts(store, suite)
     figure = plt.figure(figsize=(11, 3.9), dpi=160, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.55))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.55))
+    left, right = halves
     axes = left.subplots()
     for (method, detector), marker, line in zip(
         [(m, d) for m in STYLE for d in DETECTORS.values()], "osos", ("-", "--", "-", "--")

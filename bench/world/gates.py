@@ -7,7 +7,7 @@ square that asks for an empty sky must show none. Counted by both detectors, on 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,6 +78,19 @@ def obedience(backbone: LatentBackbone, n: int = 400, seed: int = 0) -> list[dic
             }
         )
     return rows
+
+
+def round_trip(backbone: LatentBackbone) -> Callable[[np.ndarray], np.ndarray]:
+    """A picture through the backbone's autoencoder and back: what generated pictures lose at best."""
+    import torch
+
+    def through(rgb: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            back = backbone.decode(backbone.encode(x))[0]
+        return np.rint(back.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+
+    return through
 
 
 def count(rgb: np.ndarray, scene: Scene, detector: str) -> int:

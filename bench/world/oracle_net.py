@@ -92,7 +92,8 @@ class OracleNet(nn.Module):
             at = col * 2 + 0.5 - pad
             if 0 <= at < width:
                 found.append(Detection(KINDS[k], at, row * 2 + 0.5, float(probability[k, row, col])))
-        attributes, start = [{} for _ in range(logits.shape[1])], 0
+        attributes: list[dict[str, str]] = [{} for _ in range(logits.shape[1])]
+        start = 0
         for name, values in ATTRIBUTES.items():
             best = logits[0, :, start : start + len(values)].argmax(-1).tolist()
             for window, i in zip(attributes, best):

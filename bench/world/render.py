@@ -154,7 +154,8 @@ class _Painter:
         i = np.minimum(at.astype(int), knots - 1)
         t = at - i
         t = t * t * (3 - 2 * t)
-        return values[i] * (1 - t) + values[i + 1] * t
+        smooth: np.ndarray = values[i] * (1 - t) + values[i + 1] * t
+        return smooth
 
     # -- background
 

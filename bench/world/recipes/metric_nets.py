@@ -101,7 +101,8 @@ class CnnRecipe(_Squares):
 def save_timm(module: nn.Module, folder: Path, model_args: dict[str, Any]) -> None:
     """A timm ``local-dir:`` folder: config.json and model.safetensors (fp16), 32 px input in [-1, 1]."""
     args = {k: list(v) if isinstance(v, tuple) else v for k, v in model_args.items()}
-    module.pretrained_cfg.update(
+    described: Any = module
+    described.pretrained_cfg.update(
         input_size=(3, 32, 32),
         mean=MEAN,
         std=STD,
