@@ -115,7 +115,7 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
     )
     ticks = sorted({r["windows"] for r in rows})
     axes.set_xticks(ticks, map(str, ticks))
-    axes.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    axes.set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
