@@ -88,7 +88,8 @@ def round_trip(backbone: LatentBackbone) -> Callable[[np.ndarray], np.ndarray]:
         x = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
             back = backbone.decode(backbone.encode(x))[0]
-        return np.rint(back.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        out: np.ndarray = np.rint(back.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        return out
 
     return through
 
