@@ -263,7 +263,7 @@ def find(kind: str, ref: str) -> Any:
         return _from_file(kind, ref)
     entries = _entries(kind)
     if ref not in entries:
-        raise UsageError(f"unknown {kind[:-1]} {ref!r}; {near(ref, entries)}. `scrollbench list {kind}` shows them all")
+        raise UsageError(f"unknown {kind[:-1]} {ref!r}; {near(ref, entries)} `scrollbench list {kind}` shows them all")
     try:
         return entries[ref].load()
     except Exception as error:  # a plug-in may fail in any way; say which one and why

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import string
+import subprocess
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -150,6 +153,28 @@ def test_the_same_plug_in_in_two_folders_is_one_method(tmp_path: Path) -> None:
         (tmp_path / name / "mine.py").write_text(METHOD.format(level=level))
         found.append(source_digest(find("methods", f"{tmp_path / name / 'mine.py'}@flat").fn))
     assert found[0] == found[1] != found[2]
+
+
+def test_a_source_digest_does_not_depend_on_what_is_loaded() -> None:
+    code = "from bench.ids import source_digest; from methods.multidiffusion import multidiffusion as m; "
+    code += "print(source_digest(m.fn))"
+    loaded = "import methods.backbones.tiny, methods.backbones.weights, methods.direct; "
+    runs = [subprocess.run([sys.executable, "-c", c], capture_output=True, text=True) for c in (code, loaded + code)]
+    assert runs[0].stdout.strip()
+    assert runs[0].stdout == runs[1].stdout
+
+
+def test_a_source_digest_covers_the_modules_it_draws_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "drawn"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "main.py").write_text("from drawn.helper import level\n\ndef fn():\n    return level\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    digests = []
+    for text in ("level = 1\n", "level = 2\n", "level = 1\n"):
+        (package / "helper.py").write_text(text)
+        digests.append(source_digest(importlib.import_module("drawn.main").fn))
+    assert digests[0] == digests[2] != digests[1]
 
 
 def test_a_method_edited_in_its_file_is_another_method(tmp_path: Path) -> None:
