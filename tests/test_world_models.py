@@ -11,8 +11,9 @@ import torch
 
 from bench import extractors
 from bench.registry import find
+from bench.world.detect import KINDS
 from bench.world.gates import obedience
-from bench.world.oracle_net import KINDS, load_oracle
+from bench.world.oracle_net import load_oracle
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene
 from methods.backbones.diffusers_latent import DiffusersLatent

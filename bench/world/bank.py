@@ -21,9 +21,6 @@ class Bank:
     squares: np.ndarray
     scenes: list[Scene]
     wide: np.ndarray
-    wide_scenes: list[Scene]
-    wide_seeds: np.ndarray
-    wide_copies: np.ndarray
 
 
 def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int = 1) -> Bank:
@@ -57,7 +54,4 @@ def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int =
             (wide, HEIGHT, WIDE_WIDTH, 3),
             lambda i: render(wide_scenes[i], WIDE_WIDTH, int(seeds[squares + i]), copies=int(copies[i])).rgb,
         ),
-        wide_scenes=wide_scenes,
-        wide_seeds=seeds[squares:],
-        wide_copies=copies,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.errors import IncompleteError
+from bench.errors import IncompleteError, UsageError, near
 from bench.index import query
 from bench.world.render import HEIGHT
 
@@ -74,12 +74,6 @@ def counts(store: Store, suite: str = SUITE) -> list[dict[str, Any]]:
     return out
 
 
-def slope(rows: list[dict[str, Any]], method: str, detector: str) -> float:
-    """Least-squares exponent of count ~ width ** b: 1 is linear growth, 0 none."""
-    mine = [r for r in rows if (r["method"], r["detector"]) == (method, detector) and r["mean"] > 0]
-    return float(np.polyfit(np.log([r["width"] for r in mine]), np.log([r["mean"] for r in mine]), 1)[0])
-
-
 def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str | None = None) -> list[dict[str, Any]]:
     """Draw the figure to a PNG and return its numbers (:func:`counts`).
 
@@ -124,8 +118,8 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
     pictures = _pictures(store, suite, prompt_id)
     text = pictures[0]["prompt"]
     panels = right.subplots(len(pictures), 1)
+    widest = max(p["width"] for p in pictures)
     for panel, picture in zip(panels, pictures):
-        widest = max(p["width"] for p in pictures)
         panel.imshow(picture["rgb"], interpolation="nearest")
         panel.set(xlim=(-0.5, widest - 0.5), xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
@@ -148,7 +142,10 @@ def _pictures(store: Store, suite: str, prompt_id: str | None) -> list[dict[str,
             where suite like '{suite}@%' and picture.seed = (select min(seed) from picture where suite like '{suite}@%')
             and image_id is not null order by width""",
     )
-    chosen = prompt_id or min(r[3] for r in rows)
+    shown = {r[3] for r in rows}
+    chosen = prompt_id or min(shown)
+    if chosen not in shown:
+        raise UsageError(f"{suite} has no picture of a prompt {chosen!r}; {near(chosen, shown)}")
     mine = [dict(zip(("method", "width", "image_id", "prompt_id", "prompt"), r)) for r in rows if r[3] == chosen]
     wide = max(r["width"] for r in mine)
     kept = [r for r in mine if r["method"] == "multidiffusion"]

@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import PrerequisiteError
-from bench.world.detect import Detection
-from bench.world.scene import BIOMES, OBJECTS, STYLES, TIMES, UNIQUES, WEATHERS
+from bench.world.detect import KINDS, Detection
+from bench.world.scene import BIOMES, STYLES, TIMES, WEATHERS
 
-KINDS = (*UNIQUES, *OBJECTS)
 ATTRIBUTES = {"style": STYLES, "biome": BIOMES, "time": TIMES, "weather": WEATHERS}
 WINDOW = 32  # px, one reading of the attributes each
 THRESHOLD = 0.5  # of a heat peak

@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from bench.world.bank import Bank
-from bench.world.oracle_net import ATTRIBUTES, KINDS, OracleNet
+from bench.world.detect import KINDS
+from bench.world.oracle_net import ATTRIBUTES, OracleNet
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import Picture, render
 from bench.world.scene import sample_scene

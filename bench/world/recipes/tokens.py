@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,6 @@ def make_tokenizer() -> CLIPTokenizer:
             vocab_size=VOCABULARY, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
         ),
     )
-    import json
-
     learnt = json.loads(bpe.to_str())["model"]
     merges = [tuple(m) for m in learnt["merges"]]
     pieces = alphabet + [a + "</w>" for a in alphabet] + sorted({a + b for a, b in merges})
@@ -47,5 +46,5 @@ def make_tokenizer() -> CLIPTokenizer:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Write the tokenizer files (tokenizer.json, vocab.json, merges.txt) into a folder."""
+    """Write the tokenizer's files (tokenizer.json, tokenizer_config.json) into a folder."""
     make_tokenizer().save_pretrained(folder)
