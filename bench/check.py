@@ -45,7 +45,7 @@ class CheckResult:
 
 def tiny_latent() -> Any:
     """A random latent backbone in the layout of the real ones, for where no trained weights are at hand."""
-    from methods.backbones.diffusers_latent import from_pretrained
+    from methods.backbones.stable_diffusion import from_pretrained
     from methods.backbones.tiny import write_tiny_sd
 
     with tempfile.TemporaryDirectory() as folder:

@@ -11,8 +11,8 @@ SEAM = 8  # cells of the opposite side decoded along at each end of a loop; more
 
 
 def cells(backbone: LatentBackbone, canvas: Canvas) -> tuple[int, int]:
-    """(height, width) of a canvas in latent cells. Raises ``UsageError`` where pixels do not fill whole cells."""
-    f = backbone.factor
+    """(height, width) of a canvas in latent cells. Raises ``UsageError`` where pixels do not fill whole tokens."""
+    f = backbone.factor * backbone.patch
     for side, pixels in (("height", canvas.height), ("width", canvas.width)):
         if pixels % f:
             low, high = pixels // f * f, (pixels // f + 1) * f
@@ -21,7 +21,7 @@ def cells(backbone: LatentBackbone, canvas: Canvas) -> tuple[int, int]:
                 f"{backbone.name} works in cells of {f} px: the canvas {side} must be a multiple of {f}, "
                 f"got {pixels}; nearest: {fits}"
             )
-    return canvas.height // f, canvas.width // f
+    return canvas.height // backbone.factor, canvas.width // backbone.factor
 
 
 def start(backbone: LatentBackbone, scheduler: Scheduler, noise: Noise, size: tuple[int, int]) -> Tensor:

@@ -56,7 +56,7 @@ def direct(
     size = cells(backbone, canvas)
     with torch.no_grad():
         conditioning = backbone.condition(prompt.text, prompt.negative)
-        scheduler = backbone.scheduler(steps)
+        scheduler = backbone.scheduler(steps, size)
         with backbone.meter.stage("denoise"):
             latents = direct_latents(
                 lambda x, t: backbone.guided(x, t, conditioning, guidance),

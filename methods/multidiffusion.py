@@ -107,7 +107,7 @@ def multidiffusion(
     windows = grid(height, width, side, step, remainder=remainder, loop=canvas.loop, factor=backbone.factor)
     with torch.no_grad():
         conditioning = backbone.condition(prompt.text, prompt.negative)
-        scheduler = backbone.scheduler(steps)
+        scheduler = backbone.scheduler(steps, (side, side))
         with backbone.meter.stage("denoise"):
             latents = multidiffusion_latents(
                 lambda views, t: backbone.guided(views, t, conditioning, guidance),

@@ -16,7 +16,7 @@ import methods.backbones.weights as weights
 from bench.errors import PrerequisiteError, UsageError
 from bench.ids import folder_digest
 from methods.backbones import Conditioning
-from methods.backbones.diffusers_latent import from_pretrained, world_sd
+from methods.backbones.stable_diffusion import from_pretrained, world_sd
 from methods.backbones.meter import Meter
 from methods.backbones.tiny import write_tiny_sd
 
@@ -31,7 +31,7 @@ def test_a_folder_is_described_by_its_digest_without_importing_torch(tiny_sd: Pa
     info = from_pretrained.describe(model=str(tiny_sd))
     assert (info.name, info.family, info.weights_digest) == ("diffusers", "latent", folder_digest(tiny_sd))
     script = (
-        "import sys, methods.multidiffusion; from methods.backbones.diffusers_latent import from_pretrained as f;"
+        "import sys, methods.multidiffusion; from methods.backbones.stable_diffusion import from_pretrained as f;"
         f"print(f.describe(model={str(tiny_sd)!r}).weights_digest, 'torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -223,7 +223,7 @@ def test_a_hub_repository_is_identified_by_its_commit(
     ("options", "message"),
     [
         ({"model": "./nowhere"}, "no folder './nowhere'"),
-        ({"model": "a/b/c"}, "expected a Stable Diffusion folder or a hub id"),
+        ({"model": "a/b/c"}, "expected a pipeline folder or a hub id"),
         ({}, "needs the option 'model'"),
         ({"model": "x/y", "devise": "cpu"}, "did you mean 'device'"),
         ({"model": "x/y", "precision": "fp8"}, "unknown precision 'fp8'"),

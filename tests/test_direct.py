@@ -11,7 +11,7 @@ import torch
 from bench.errors import UsageError
 from bench.noise import Noise
 from bench.types import Canvas, Prompt
-from methods.backbones.diffusers_latent import from_pretrained
+from methods.backbones.stable_diffusion import from_pretrained
 from methods.canvas import start
 from methods.direct import direct, direct_latents
 

@@ -17,7 +17,7 @@ from bench.errors import UsageError
 from bench.noise import Noise
 from bench.types import Canvas, Prompt
 from methods.backbones import Conditioning
-from methods.backbones.diffusers_latent import DiffusersLatent, from_pretrained
+from methods.backbones.stable_diffusion import StableDiffusion, from_pretrained
 from methods.canvas import picture, start
 from methods.direct import direct, direct_latents
 from methods.multidiffusion import multidiffusion, multidiffusion_latents
@@ -43,9 +43,8 @@ class Case:
         unet.load_state_dict(load_file(GOLDENS / f"{self.entry['unet']}.safetensors"))
         no_vae: Any = torch.nn.Identity()
         no_vae.config = SimpleNamespace(block_out_channels=(1, 1, 1, 1))
-        self.backbone = DiffusersLatent(
-            "golden", "-", unet, no_vae, None, None, self.entry["scheduler"]["config"], precision="fp64"
-        )
+        parts = {"unet": unet, "vae": no_vae, "scheduler": self.entry["scheduler"]["config"]}
+        self.backbone = StableDiffusion("golden", "-", parts, precision="fp64")
         self.settings = self.entry["settings"]
         self.size = tuple(self.arrays["canvas"].shape[-2:])
 
@@ -211,9 +210,7 @@ def test_a_linear_denoiser_gives_the_closed_form(tiny_sd: Path, loop: bool) -> N
 def test_float32_follows_float64_closely() -> None:
     case = Case("md_window16_wide")
     exact = case.run()["final_latent"]
-    case.backbone = DiffusersLatent(
-        "golden", "-", case.backbone.unet, case.backbone.vae, None, None, case.entry["scheduler"]["config"]
-    )
+    case.backbone = StableDiffusion("golden", "-", case.backbone.parts)
     case.arrays = {k: v.float() if v.is_floating_point() else v for k, v in case.arrays.items()}
     off = float((case.run()["final_latent"].double() - exact).abs().max())
     assert 0 < off < 1e-3
@@ -285,7 +282,7 @@ def test_evaluations_are_steps_times_windows_times_two(tiny_sd: Path) -> None:
 def test_a_canvas_that_does_not_fit_is_refused_before_the_network_is_asked(
     canvas: Canvas, knobs: dict[str, Any], message: str
 ) -> None:
-    idle: Any = SimpleNamespace(name="idle", factor=4, window=4)  # anything else of a backbone would raise
+    idle: Any = SimpleNamespace(name="idle", factor=4, patch=1, window=4)  # anything else of a backbone would raise
     with pytest.raises(UsageError, match=message):
         multidiffusion.fn(idle, BOAT, canvas, Noise(0, "a"), **knobs)
 

@@ -16,18 +16,18 @@ from bench.world.gates import obedience
 from bench.world.oracle_net import load_oracle
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene
-from methods.backbones.diffusers_latent import DiffusersLatent
+from methods.backbones.stable_diffusion import StableDiffusion
 
 WEIGHTS = Path(extractors.WORLD)
 FRESH = 2**31 + 8_000_000
 
 
 @pytest.fixture(scope="module")
-def base() -> DiffusersLatent:
+def base() -> StableDiffusion:
     return find("backbones", "world-sd")()
 
 
-def test_squares_show_exactly_one_thing_where_one_is_asked_for_and_none_in_an_empty_sky(base: DiffusersLatent) -> None:
+def test_squares_show_exactly_one_thing_where_one_is_asked_for_and_none_in_an_empty_sky(base: StableDiffusion) -> None:
     rows = obedience(base, n=96)
     for detector in ("colour", "net"):
         asked = [r for r in rows if r["detector"] == detector and r["asked"] != "empty sky"]
@@ -38,7 +38,7 @@ def test_squares_show_exactly_one_thing_where_one_is_asked_for_and_none_in_an_em
 
 
 def test_a_base_model_that_does_not_listen_fails_the_gate(
-    base: DiffusersLatent, monkeypatch: pytest.MonkeyPatch
+    base: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaf = base.condition("a photo of the sea by day, clear sky, empty sky")
     monkeypatch.setattr(base, "condition", lambda prompt, negative="": deaf)
@@ -51,14 +51,14 @@ def pictures(n: int, width: int) -> list[np.ndarray]:
     return [render(sample_scene(rng), width, FRESH + i).rgb for i in range(n)]
 
 
-def psnr(base: DiffusersLatent, rgb: np.ndarray) -> float:
+def psnr(base: StableDiffusion, rgb: np.ndarray) -> float:
     x = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         back = base.decode(base.encode(x))
     return float(-10 * torch.log10((back - x).square().mean()))
 
 
-def test_the_autoencoder_keeps_32_db_on_squares_and_panoramas(base: DiffusersLatent) -> None:
+def test_the_autoencoder_keeps_32_db_on_squares_and_panoramas(base: StableDiffusion) -> None:
     for width in (HEIGHT, 8 * HEIGHT):
         assert np.mean([psnr(base, rgb) for rgb in pictures(20, width)]) >= 32
     assert (

@@ -6,7 +6,7 @@ Importing this package does not import torch: plans need identities only.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,6 +80,7 @@ class LatentBackbone(Protocol):
     precision: str
     window: int  # side of the native square, in cells
     factor: int  # pixels per cell
+    patch: int  # cells a side of the network's token; canvases and windows are whole tokens
     channels: int
     batch: int  # latents per network call: speed and memory; the picture but for its last bits stays the same
     device: torch.device
@@ -90,8 +91,12 @@ class LatentBackbone(Protocol):
         """Encode a prompt and its negative (m = 1)."""
         ...
 
-    def scheduler(self, steps: int) -> Scheduler:
-        """A fresh scheduler with its timesteps set; one per picture, as schedulers keep state."""
+    def scheduler(self, steps: int, size: tuple[int, int] | None = None) -> Scheduler:
+        """A fresh scheduler with its timesteps set; one per picture, as schedulers keep state.
+
+        ``size`` is the (height, width) in cells that the network sees in one call, the native square if None: some
+        schedules (FLUX) shift with it.
+        """
         ...
 
     def predict(self, latents: Tensor, t: Any, embeds: Tensor, added: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -114,20 +119,39 @@ class LatentBackbone(Protocol):
         ...
 
 
+# What every pretrained latent backbone can be told besides what it is; see methods.backbones.latent.LatentNetwork.
+OPTIONS: Mapping[str, Any] = MappingProxyType({
+    "device": "cpu", "precision": "fp32", "batch": 16, "offload": "none", "attention": "sdpa",
+    "vae_tiling": False, "vae_slicing": False, "compile": False,
+})  # fmt: skip
+
+
 class Factory:
     """A backbone's entry point: call it with options to load the network, ``describe`` it to learn who it is.
 
     Args:
         name: what the backbone is called in the registry.
         family: ``latent``, ``tokens`` or ``video``.
-        load: keyword options -> backbone.
+        load: keyword options -> backbone; where it takes ``**options`` the common ``OPTIONS`` are added.
         identify: the same options -> weights digest; must not load weights.
+        blank: the same options -> the full-size backbone on the meta device, without weights; None if not known.
+        changes: options that change the pixels on purpose; where not at their default they become part of the name.
     """
 
-    def __init__(self, name: str, family: str, load: Callable[..., Any], identify: Callable[..., str]) -> None:
-        self.name, self.family, self.load, self._identify = name, family, load, identify
-        self.__signature__ = inspect.signature(load)  # what help() and inspect show
-        self.options = {p.name: p.default for p in self.__signature__.parameters.values()}
+    def __init__(
+        self,
+        name: str,
+        family: str,
+        load: Callable[..., Any],
+        identify: Callable[..., str],
+        blank: Callable[..., Any] | None = None,
+        changes: Sequence[str] = ("vae_tiling",),
+    ) -> None:
+        self.name, self.family, self.load, self.identify, self.blank = name, family, load, identify, blank
+        self.changes = tuple(changes)
+        self.options: dict[str, Any] = {}
+        for p in inspect.signature(load).parameters.values():
+            self.options |= OPTIONS if p.kind is p.VAR_KEYWORD else {p.name: p.default}
         self.__doc__ = inspect.getdoc(load)
 
     @property
@@ -141,12 +165,31 @@ class Factory:
 
     def describe(self, **options: Any) -> BackboneInfo:
         """Name, family and weights digest under these options. Raises like loading does, but loads nothing."""
-        return BackboneInfo(self.name, self.family, self._identify(**self._checked(options)))
+        checked = self._checked(options)
+        marks = [f"{k}={checked[k]}" for k in self.changes if k in checked and checked[k] != self.options[k]]
+        name = f"{self.name}[{','.join(marks)}]" if marks else self.name
+        return BackboneInfo(name, self.family, self.identify(**checked))
+
+    def skeleton(self, **options: Any) -> Any:
+        """The full-size network on the meta device: every shape and cost, no numbers. Needs no weights.
+
+        Raises:
+            UsageError: a backbone whose full-size configuration is not known (the miniature, folders).
+        """
+        if self.blank is None:
+            raise UsageError(f"the full-size configuration of backbone {self.name!r} is not part of this project")
+        given = {k: v for k, v in options.items() if k not in ("model", "revision", "device")}
+        kept = {k: v for k, v in self._checked({"model": "", **given}).items() if k not in ("model", "revision")}
+        return self.blank(**{**kept, "device": "meta", "offload": "none", "compile": False})
 
     def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        for key in options:
+        for key, value in options.items():
             if key not in self.options:
                 raise UsageError(f"backbone {self.name!r} has no option {key!r}; {near(key, self.options)}")
+            wanted = type(self.options[key])
+            if wanted in (bool, int, str) and type(value) is not wanted:
+                said = f"backbone {self.name!r}: option {key} takes {wanted.__name__}, got {value!r}"
+                raise UsageError(f"{said}; its default is {self.options[key]!r}")
         given = {**self.options, **options}
         for key, value in given.items():
             if value is inspect.Parameter.empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from methods.backbones.weights import quiet
 
@@ -16,13 +17,7 @@ def write_tiny_sd(folder: Path, seed: int = 0) -> Path:
     """
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from tokenizers import pre_tokenizers
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[], model_max_length=77)
-    start, end = len(pieces) - 2, len(pieces) - 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(
@@ -35,11 +30,7 @@ def write_tiny_sd(folder: Path, seed: int = 0) -> Path:
             in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(8, 8, 8), layers_per_block=1,
             down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=4,
         )  # fmt: skip
-        config = CLIPTextConfig(
-            vocab_size=len(pieces), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=77, bos_token_id=start, eos_token_id=end, pad_token_id=end,
-        )  # fmt: skip
-        text = CLIPTextModel(config)
+        tokenizer, text = tiny_clip()
     # The noise schedule of Stable Diffusion 1 and 2.
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
@@ -52,3 +43,20 @@ def write_tiny_sd(folder: Path, seed: int = 0) -> Path:
     with quiet():
         pipeline.save_pretrained(folder)
     return folder
+
+
+def tiny_clip(cls: str = "CLIPTextModel", hidden: int = 16) -> tuple[Any, Any]:
+    """A byte-level CLIP tokenizer of 77 tokens, and a random text encoder of two layers that reads it."""
+    import transformers
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[], model_max_length=77)
+    start, end = len(pieces) - 2, len(pieces) - 1
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(pieces), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=77, bos_token_id=start, eos_token_id=end, pad_token_id=end,
+        projection_dim=hidden,
+    )  # fmt: skip
+    return tokenizer, getattr(transformers, cls)(config)

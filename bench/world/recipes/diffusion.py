@@ -90,10 +90,13 @@ class DiffusionRecipe:
     def evaluate(self) -> dict[str, float]:
         """The gates of :mod:`bench.world.gates`, over all captions that ask for a thing and over empty skies."""
         from bench.world.gates import obedience
-        from methods.backbones.diffusers_latent import DiffusersLatent
+        from methods.backbones.stable_diffusion import StableDiffusion
 
-        parts = (self.module["unet"], self.vae, self.module["text"], self.tokenizer)
-        rows = obedience(DiffusersLatent("world-sd", "", *parts, self.scheduler.config, batch=32))
+        parts = {
+            "unet": self.module["unet"], "vae": self.vae, "text_encoder": self.module["text"],
+            "tokenizer": self.tokenizer, "scheduler": self.scheduler.config,
+        }  # fmt: skip
+        rows = obedience(StableDiffusion("world-sd", "", parts, batch=32))
         found = {}
         for detector in ("colour", "net"):
             asked = [r for r in rows if r["detector"] == detector and r["asked"] != "empty sky"]
