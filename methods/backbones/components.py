@@ -7,7 +7,7 @@ are touched. Full-size configurations ship as ``configs/NAME.json``, so that a c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,17 +87,18 @@ def part_class(name: str) -> Any:
     )
 
 
-def blank_parts(config: str, skip: Iterable[str] = ()) -> dict[str, Any]:
-    """The parts of ``configs/<config>.json`` on torch's meta device: full-size shapes without weights.
+def blank_parts(config: str | Path) -> dict[str, Any]:
+    """Every part on torch's meta device: full-size shapes without weights.
 
     Tokenizers are stand-ins that give token ids of the full length; the scheduler is its config.
+
+    Args:
+        config: name of a file in ``configs/``, or the folder of a pipeline, of which only the configs are read.
     """
     import torch
 
     parts: dict[str, Any] = {}
-    for part, values in json.loads((CONFIGS / f"{config}.json").read_text(encoding="utf-8"))["parts"].items():
-        if part in skip:
-            continue
+    for part, values in _configs(config).items():
         if part.startswith("tokenizer"):
             parts[part] = BlankTokenizer(int(values["model_max_length"]))
         elif part == "scheduler":
@@ -106,6 +107,15 @@ def blank_parts(config: str, skip: Iterable[str] = ()) -> dict[str, Any]:
             with torch.device("meta"):
                 parts[part] = _blank(values)
     return parts
+
+
+def _configs(config: str | Path) -> dict[str, Any]:
+    if isinstance(config, str):
+        known: dict[str, Any] = json.loads((CONFIGS / f"{config}.json").read_text(encoding="utf-8"))["parts"]
+        return known
+    names = ("config.json", "tokenizer_config.json", "scheduler_config.json")
+    found = [p for folder in sorted(config.iterdir()) for n in names if (p := folder / n).is_file()]
+    return {p.parent.name: json.loads(p.read_text(encoding="utf-8")) for p in found}
 
 
 def _blank(values: dict[str, Any]) -> Any:

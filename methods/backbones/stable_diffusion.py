@@ -157,8 +157,12 @@ def _blank(name: str) -> Any:
 
 
 world_sd = Factory(
-    "world-sd", "latent", _load_world, lambda **_: identify(str(world_folder()), None, LAYOUT),
-)  # fmt: skip
+    "world-sd",
+    "latent",
+    _load_world,
+    lambda **_: identify(str(world_folder()), None, LAYOUT),
+    lambda **o: StableDiffusion("world-sd", "", blank_parts(world_folder()), **o),
+)
 from_pretrained = Factory(
     "diffusers", "latent", _load_any, lambda **o: identify(o["model"], o["revision"], LAYOUT), changes=CHANGES
 )

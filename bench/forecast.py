@@ -1,0 +1,224 @@
+"""What a suite will cost, before it is run: every method on the meta device with the full-size network, no weights.
+
+Operations and network evaluations are counted, not estimated: the method itself runs, on shapes. Seconds are operations
+over a rate. The rate is a GPU's peak times an efficiency (an assumption, ``EFFICIENCY``), or what pictures already in
+the store reached (``gpu="measured"``). Memory is the most that tensors hold at once, weights included, with attention
+as a fused kernel; workspaces of libraries and the allocator's fragmentation come on top.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
+from bench.noise import Noise
+from bench.registry import find
+from bench.suite import MethodUse, Part, Suite
+from bench.types import Prompt
+
+if TYPE_CHECKING:
+    from bench.meta import Tally
+    from bench.store import Store
+
+EFFICIENCY = 0.4  # share of a GPU's peak that real runs reach: an assumption until measured
+MEASURED = "measured"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A row of gpus.toml: peak TFLOP/s with 16-bit and 32-bit numbers, memory in GB, dollars an hour."""
+
+    name: str
+    title: str
+    half: float
+    single: float
+    memory: float
+    price: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One method on one part of a suite. Operations, memory and seconds are of one picture.
+
+    Attributes:
+        pictures: how many the suite wants.
+        nfe: network evaluations.
+        attention, other: floating-point operations; a multiplication with an addition is two.
+        parameters, weights: numbers in the networks, and their bytes at the precision asked for.
+        peak: bytes alive at most, weights included; activations are the difference.
+        seconds: at the rate of ``rate_from``; None where no rate is known.
+        problem: why there is no forecast, empty if there is one.
+    """
+
+    part: str
+    method: str
+    pictures: int
+    nfe: int = 0
+    attention: int = 0
+    other: int = 0
+    parameters: int = 0
+    weights: int = 0
+    peak: int = 0
+    seconds: float | None = None
+    rate_from: str = ""
+    problem: str = ""
+
+    @property
+    def hours(self) -> float | None:
+        """All pictures, one after the other on one device."""
+        return None if self.seconds is None else self.seconds * self.pictures / 3600
+
+
+def gpus() -> dict[str, Gpu]:
+    """The GPUs known by name."""
+    table = tomllib.loads((Path(__file__).parent / "gpus.toml").read_text(encoding="utf-8"))
+    return {name: Gpu(name, **row) for name, row in table.items()}
+
+
+def forecast(
+    suite: Suite,
+    gpu: str = "h100",
+    efficiency: float = EFFICIENCY,
+    store: Store | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Forecast]:
+    """Forecast every method of a suite that uses the backbone, in the suite's order.
+
+    Args:
+        suite: resolved; weights are not needed.
+        gpu: a name of :func:`gpus`, or ``measured``: the rate that this store's pictures of the suite reached.
+        efficiency: share of the peak that is reached, in (0, 1].
+        store: where measured pictures are.
+        advance: called after every row.
+
+    Raises:
+        UsageError: an unknown GPU, an efficiency out of range.
+        PrerequisiteError: ``measured`` without a picture to measure by.
+    """
+    if gpu != MEASURED and gpu not in gpus():
+        raise UsageError(f"unknown GPU {gpu!r}; {near(gpu, [*gpus(), MEASURED])}")
+    if not 0 < efficiency <= 1:
+        raise UsageError(f"--efficiency is a share of the peak above 0 and at most 1, got {efficiency}")
+    uses = [use for use in suite.methods if not use.control]
+    if not uses or suite.backbone is None:
+        return []
+    backbone, problem = _skeleton(suite)
+    rows = []
+    for use in uses:
+        for part in suite.parts:
+            row = Forecast(part.name, use.label, len(part.prompts.prompts) * len(suite.seeds), problem=problem)
+            rows.append(row if backbone is None else _count(row, backbone, use, part))
+            advance()
+    return _timed(rows, suite, gpu, efficiency, store)
+
+
+def _skeleton(suite: Suite) -> tuple[Any, str]:
+    """The full-size network on the meta device, or None and why not."""
+    factory = find("backbones", str(suite.backbone))
+    if not hasattr(factory, "skeleton"):
+        return None, f"backbone {suite.backbone} offers no skeleton"
+    try:
+        return factory.skeleton(**suite.backbone_options), ""
+    except ScrollBenchError as error:
+        return None, str(error)
+
+
+def _count(row: Forecast, backbone: Any, use: MethodUse, part: Part) -> Forecast:
+    """Run the method once on shapes."""
+    from bench.meta import counting
+
+    prompt: Prompt = part.prompts.prompts[0]
+    modules = [m for m in backbone.parts.values() if hasattr(m, "parameters")]
+    backbone.meter.reset()
+    try:
+        with counting() as tally:
+            for module in modules:
+                for tensor in (*module.parameters(), *module.buffers()):
+                    if tensor.device.type == "meta":
+                        tally.track(tensor)
+            weights = tally.live
+            with _remembering(backbone, tally):
+                use.method.fn(backbone, prompt, part.canvas, Noise(0, prompt.id), **use.params)
+    except ScrollBenchError as error:
+        return replace(row, problem=str(error))
+    except (RuntimeError, TypeError, ValueError) as error:  # e.g. a sampler that looks at its numbers
+        return replace(row, problem=f"cannot run without numbers: {error}")
+    return replace(
+        row,
+        nfe=backbone.meter.nfe,
+        attention=tally.attention,
+        other=tally.other,
+        parameters=sum(p.numel() for m in modules for p in m.parameters()),
+        weights=weights,
+        peak=tally.peak,
+    )
+
+
+class _remembering:
+    """While open, the backbone's networks run once for every shape and are added up from memory afterwards."""
+
+    def __init__(self, backbone: Any, tally: Tally) -> None:
+        self.backbone, self.tally = backbone, tally
+        self.calls = [n for n in ("predict", "decode", "encode") if hasattr(backbone, n)]
+
+    def __enter__(self) -> None:
+        from bench.meta import remembered
+
+        for name in self.calls:
+            call = getattr(self.backbone, name)
+            setattr(self.backbone, name, remembered(call, self.tally, self.backbone.meter))
+
+    def __exit__(self, *_: object) -> None:
+        for name in self.calls:
+            delattr(self.backbone, name)
+
+
+def _timed(rows: list[Forecast], suite: Suite, gpu: str, efficiency: float, store: Store | None) -> list[Forecast]:
+    if gpu == MEASURED:
+        rates = measured_rates(rows, suite, store)
+        usual = median(rates.values())
+        return [
+            r
+            if r.problem
+            else replace(
+                r,
+                seconds=(r.attention + r.other) / rates.get(r.method, usual),
+                rate_from="its own pictures" if r.method in rates else "pictures of the other methods",
+            )
+            for r in rows
+        ]
+    precision = suite.backbone_options.get("precision", "fp32")
+    chosen = gpus()[gpu]
+    peak = chosen.half if precision in ("bf16", "fp16") else chosen.single
+    rate_from = f"{efficiency:.0%} of {peak:g} TFLOP/s, an assumption"
+    rate = peak * 1e12 * efficiency
+    return [r if r.problem else replace(r, seconds=(r.attention + r.other) / rate, rate_from=rate_from) for r in rows]
+
+
+def measured_rates(rows: list[Forecast], suite: Suite, store: Store | None) -> dict[str, float]:
+    """Operations a second by method label: counted operations over the median recorded seconds of a picture.
+
+    Raises:
+        PrerequisiteError: the store holds no picture of these methods in this suite.
+    """
+    taken: dict[tuple[str, str], list[float]] = {}
+    images: Mapping[str, Any] = store.ledger().images if store is not None else {}
+    for record in images.values():
+        if record["suite"] == suite.ref and record["cost"]["nfe"]:
+            taken.setdefault((record["part"], record["label"]), []).append(sum(record["cost"]["seconds"].values()))
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        seconds = taken.get((row.part, row.method))
+        if seconds and not row.problem:
+            found.setdefault(row.method, []).append((row.attention + row.other) / median(seconds))
+    if not found:
+        raise PrerequisiteError(
+            f"no picture of suite {suite.ref} has been made here, so there is no rate to measure by; make one: "
+            f"scrollbench generate --suite {suite.name} --limit 1"
+        )
+    return {label: median(rates) for label, rates in found.items()}

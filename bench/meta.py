@@ -1,0 +1,161 @@
+"""Counting on torch's meta device: floating-point operations and live memory of code that runs without numbers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+_SDPA = torch.nn.functional.scaled_dot_product_attention
+
+
+def _is_attention(packet: Any, args: Any) -> bool:
+    """A product of two batches is attention written out, unless one of them is a layer's weight, spread to a batch."""
+    factors = {torch.ops.aten.bmm: args[:2], torch.ops.aten.baddbmm: args[1:3]}.get(packet)
+    return factors is not None and all(f.shape[0] == 1 or f.stride(0) for f in factors)
+
+
+@dataclass
+class Tally:
+    """What has been counted. A multiplication with an addition is two operations.
+
+    Attributes:
+        attention, other: floating-point operations.
+        live: bytes of all tensors alive now; peak: the most there were.
+    """
+
+    attention: int = 0
+    other: int = 0
+    live: int = 0
+    peak: int = 0
+    _storages: dict[int, Any] = field(default_factory=dict, repr=False)
+
+    def hold(self, nbytes: int) -> None:
+        """Note that so many bytes more are in use for a moment."""
+        self.peak = max(self.peak, self.live + nbytes)
+
+    def track(self, tensor: torch.Tensor) -> None:
+        """Count a tensor's storage until it is freed."""
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._storages:
+            return
+        nbytes = storage.nbytes()
+
+        def freed(_: Any) -> None:
+            if self._storages.pop(key, None) is not None:
+                self.live -= nbytes
+
+        self._storages[key] = weakref.ref(storage, freed)
+        self.live += nbytes
+        self.hold(0)
+
+
+class _Dispatch(TorchDispatchMode):
+    def __init__(self, tally: Tally) -> None:
+        super().__init__()
+        self.tally = tally
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            n = flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+            if _is_attention(packet, args):
+                self.tally.attention += n
+            else:
+                self.tally.other += n
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type == "meta":
+                self.tally.track(leaf)
+        return out
+
+
+class _Attention(torch.autograd.Function):
+    """Fused attention: two products forward, five backward (the scores are computed anew), no score matrix kept."""
+
+    @staticmethod
+    def forward(ctx: Any, tally: Tally, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.tally = tally
+        ctx.product = 2 * q.shape[:-1].numel() * k.shape[-2] * q.shape[-1]
+        value = 2 * q.shape[:-1].numel() * k.shape[-2] * v.shape[-1]
+        tally.attention += ctx.product + value
+        return q.new_empty((*q.shape[:-1], v.shape[-1]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        q, k, v = ctx.saved_tensors
+        ctx.tally.attention += 5 * ctx.product
+        return None, torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+class _Fused(TorchFunctionMode):
+    """Counts scaled_dot_product_attention as the fused kernel it is on a GPU, not as the matrices it stands for."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__()
+        self.tally = tally
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not _SDPA:
+            return func(*args, **kwargs)
+        names = ("query", "key", "value")
+        q, k, v = (args[i] if i < len(args) else kwargs[n] for i, n in enumerate(names))
+        if q.device.type != "meta":
+            return func(*args, **kwargs)
+        return _Attention.apply(self.tally, q, k, v)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def counting() -> Iterator[Tally]:
+    """Count everything that happens on the meta device inside the block."""
+    tally = Tally()
+    with _Fused(tally), _Dispatch(tally):
+        yield tally
+
+
+def remembered(call: Callable[..., torch.Tensor], tally: Tally, meter: Any) -> Callable[..., torch.Tensor]:
+    """The same function, run once for every combination of shapes and added up from memory afterwards.
+
+    Sound for a frozen network: its cost depends on shapes alone. Calls that record gradients run every time.
+    ``meter.nfe`` is added up as well. Parameters ought to be tracked before, or the first call seems to allocate them.
+    """
+    known: dict[Any, tuple[int, int, int, int, torch.Size, torch.dtype]] = {}
+
+    def shape(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return (tuple(value.shape), value.dtype) if value.ndim else "scalar"
+        if hasattr(value, "items"):
+            return tuple((k, shape(v)) for k, v in sorted(value.items()))
+        return value if isinstance(value, int | str | bool | type(None)) else type(value).__name__
+
+    def run(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            return call(*args, **kwargs)
+        key = (tuple(map(shape, args)), shape(kwargs))
+        if key not in known:
+            attention, other, live, nfe = tally.attention, tally.other, tally.live, meter.nfe
+            outer, tally.peak = tally.peak, live
+            out = call(*args, **kwargs)
+            used, tally.peak = tally.peak - live, max(outer, tally.peak)
+            spent = (tally.attention - attention, tally.other - other, meter.nfe - nfe)
+            known[key] = (*spent, used, out.shape, out.dtype)
+            return out
+        attention, other, nfe, used, size, dtype = known[key]
+        tally.attention += attention
+        tally.other += other
+        meter.nfe += nfe
+        tally.hold(used)
+        return torch.empty(size, dtype=dtype, device="meta")
+
+    return run
