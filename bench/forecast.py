@@ -117,6 +117,37 @@ def forecast(
     return _timed(rows, suite, gpu, efficiency, store)
 
 
+def sheet(rows: list[Forecast], gpu: str = MEASURED, price: float | None = None) -> list[dict[str, Any]]:
+    """Forecasts in units for people: TFLOP, billions of parameters, GB, seconds a picture, hours and dollars in all.
+
+    Args:
+        rows: of :func:`forecast`.
+        gpu: the name they were made for; its memory decides ``fits``, its price the cost.
+        price: dollars an hour, instead of the table's.
+    """
+    chosen = gpus().get(gpu)
+    rate = price if price is not None else chosen.price if chosen else None
+    return [_line(r, chosen, rate) for r in rows]
+
+
+def _line(row: Forecast, gpu: Gpu | None, price: float | None) -> dict[str, Any]:
+    known = not row.problem
+    return {
+        "part": row.part, "method": row.method, "pictures": row.pictures,
+        "nfe": row.nfe if known else None,
+        "attention_tflop": row.attention / 1e12 if known else None,
+        "other_tflop": row.other / 1e12 if known else None,
+        "parameters_b": row.parameters / 1e9 if known else None,
+        "weights_gb": row.weights / 1e9 if known else None,
+        "activations_gb": (row.peak - row.weights) / 1e9 if known else None,
+        "peak_gb": row.peak / 1e9 if known else None,
+        "fits": row.peak / 1e9 <= gpu.memory if known and gpu else None,
+        "seconds": row.seconds, "hours": row.hours,
+        "cost_usd": row.hours * price if row.hours is not None and price is not None else None,
+        "note": row.problem or row.rate_from,
+    }  # fmt: skip
+
+
 def _skeleton(suite: Suite) -> tuple[Any, str]:
     """The full-size network on the meta device, or None and why not."""
     factory = find("backbones", str(suite.backbone))

@@ -1,15 +1,21 @@
 """Prompt sets: ``prompts/NAME/VERSION/{prompts.jsonl,card.toml}`` and the small language that selects from them.
 
-scrollworld@1          the whole set
-scrollworld@1:spread   a named split of the card
-scrollworld@1:24       24 prompts spread evenly over the set
-scrollworld@1:theme=sea     prompts whose attribute matches
+scrollworld@1               the whole set; ``./mine.jsonl`` and ``./folder`` (one that holds prompts.jsonl) work too
+scrollworld@1:spread        a named split of the card
+scrollworld@1:24            24 prompts spread evenly over the set, unless the card has a split of that name
+scrollworld@1:theme=sea     prompts whose attribute matches; ``unique=none`` those where it is null
+scrollworld@1:theme=sea,style=ink:5    all of several attributes, then five of what is left
+
+Sets are looked for in the repository's ``prompts/`` and then in the folders named by ``SCROLLBENCH_PROMPTS``.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,17 +26,20 @@ from bench.ids import digest
 from bench.types import Prompt
 
 ROOT = Path(__file__).resolve().parent.parent / "prompts"
+WORD_FIELDS = ("short", "theme", "subtheme", "style", "layout")  # optional fields that hold a word or a few
+KNOWN_FIELDS = (*WORD_FIELDS, "time", "unique", "counts", "scene", "world")  # optional fields whose types are checked
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """A versioned set of prompts, or a selection of one. ``ref`` is how it was asked for."""
+    """A versioned set of prompts, or a selection of one; ``ref`` is how it was asked for, ``file`` what was read."""
 
     name: str
     version: str
     ref: str
     prompts: tuple[Prompt, ...]
     card: MappingProxyType[str, Any]
+    file: Path | None = None
 
     @property
     def digest(self) -> str:
@@ -38,15 +47,27 @@ class PromptSet:
         return digest([[p.id, p.text, p.negative, dict(p.attributes)] for p in self.prompts])
 
 
+def roots(root: Path = ROOT) -> tuple[Path, ...]:
+    """Folders that may hold sets: ``root`` first, then those of ``SCROLLBENCH_PROMPTS`` (separated like ``PATH``)."""
+    extra = os.environ.get("SCROLLBENCH_PROMPTS", "").split(os.pathsep)
+    return (root, *(Path(e).expanduser() for e in extra if e))
+
+
 def available(root: Path = ROOT) -> list[str]:
-    """All sets under ``root`` as ``name@version``."""
-    return sorted(f"{p.parent.parent.name}@{p.parent.name}" for p in root.glob("*/*/prompts.jsonl"))
+    """All sets under :func:`roots` as ``name@version``."""
+    files = (p for folder in roots(root) for p in folder.glob("*/*/prompts.jsonl"))
+    return sorted({f"{p.parent.parent.name}@{p.parent.name}" for p in files})
 
 
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
-    """Read a JSON-lines prompt file. Raises ``UsageError`` naming file, line and field."""
+    """Read a JSON-lines prompt file. Raises ``UsageError`` naming file, line and field.
+
+    ``id`` and ``text`` are required. Checked where they are given: ``negative`` and ``world`` (strings), ``short``,
+    ``theme``, ``subtheme``, ``style``, ``layout`` (non-empty strings), ``time`` and ``unique`` (the same, or null),
+    ``counts`` (an object of integers from 1), ``scene`` (an object). Other fields are kept as they are.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read prompt file {path}: {error}") from error
     prompts: list[Prompt] = []
@@ -62,11 +83,7 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
             raise UsageError(f"{where}: {said}") from error
         if not isinstance(row, dict):
             raise UsageError(f"{where}: expected an object with 'id' and 'text', got {type(row).__name__}")
-        for name in ("id", "text"):
-            if not isinstance(row.get(name), str) or not row[name].strip():
-                raise UsageError(f"{where}: field {name!r} must be a non-empty string, got {row.get(name)!r}")
-        if not isinstance(row.get("negative", ""), str):
-            raise UsageError(f"{where}: field 'negative' must be a string, got {row['negative']!r}")
+        check_row(row, where)
         if row["id"] in seen:
             raise UsageError(f"{where}: duplicate id {row['id']!r}, first used in line {seen[row['id']]}")
         seen[row["id"]] = number
@@ -77,25 +94,81 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
+def check_row(row: Mapping[str, Any], where: str) -> None:
+    """Refuse a row whose fields are not of the types :func:`read_prompts` states, naming place and field."""
+
+    def expect(field: str, right: bool, wanted: str) -> None:
+        if not right:
+            raise UsageError(f"{where}: field {field!r} must be {wanted}, got {row.get(field)!r}")
+
+    for field in ("id", "text", *(f for f in WORD_FIELDS if f in row)):
+        expect(field, _is_word(row.get(field)), "a non-empty string")
+    for field in ("negative", "world"):
+        expect(field, isinstance(row.get(field, ""), str), "a string")
+    for field in ("time", "unique"):
+        expect(field, row.get(field) is None or _is_word(row[field]), "a non-empty string or null")
+    counts = row.get("counts", {})
+    expect("counts", isinstance(counts, dict) and all(map(_is_count, counts.values())), "an object of integers from 1")
+    expect("scene", isinstance(row.get("scene", {}), dict), "an object")
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
 def load_prompts(ref: str, root: Path = ROOT) -> PromptSet:
-    """Load ``name@version[:selection]`` (see the module's text). Raises ``UsageError``."""
+    """Load ``name@version[:selection]`` or a path (see the module's text). Raises ``UsageError``."""
     base, _, selection = ref.partition(":")
+    if base.endswith(".jsonl") or "/" in base or base in (".", ".."):
+        name, version, file = _at_path(base)
+    else:
+        name, version, file = _in_roots(base, root)
+    card = read_card(file.parent) if file.name == "prompts.jsonl" else {}
+    whole = chosen = read_prompts(file)
+    for step in selection.split(":") if selection else ():
+        chosen = _select(whole, chosen, step, card, ref)
+    if not chosen:
+        raise UsageError(f"{ref}: selects no prompt")
+    return PromptSet(name, version, ref, chosen, MappingProxyType(card), file)
+
+
+def _at_path(base: str) -> tuple[str, str, Path]:
+    """Name, version and file of a ``.jsonl`` file or of a folder NAME/VERSION that holds prompts.jsonl."""
+    path = Path(base).expanduser()
+    if base.endswith(".jsonl"):
+        return path.stem, "", path
+    if not (path / "prompts.jsonl").is_file():
+        raise UsageError(f"{path} holds no prompts.jsonl; expected such a folder, a .jsonl file, or name@version")
+    folder = path.resolve()
+    return folder.parent.name, folder.name, path / "prompts.jsonl"
+
+
+def _in_roots(base: str, root: Path) -> tuple[str, str, Path]:
     name, _, version = base.partition("@")
-    if not version:
-        versions = sorted(p.name for p in (root / name).glob("*") if (p / "prompts.jsonl").exists())
-        version = versions[-1] if versions else ""
-    folder = root / name / version
-    if not version or not (folder / "prompts.jsonl").exists():
-        raise UsageError(f"unknown prompt set {base!r}; {near(base, available(root))}")
-    card_path = folder / "card.toml"
+    for folder in roots(root) if name else ():
+        versions = sorted((p.parent.name for p in (folder / name).glob("*/prompts.jsonl")), key=_natural)
+        found = version or (versions[-1] if versions else "")
+        if found in versions:
+            return name, found, folder / name / found / "prompts.jsonl"
+    raise UsageError(f"unknown prompt set {base!r}; {near(base, available(root))}")
+
+
+def _natural(version: str) -> list[tuple[int, str]]:
+    """Sorts 10 after 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", version)]
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a set, empty where there is none. Raises ``UsageError`` if it is not TOML."""
+    path = folder / "card.toml"
     try:
-        card = tomllib.loads(card_path.read_text(encoding="utf-8")) if card_path.exists() else {}
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{card_path}: not TOML: {error}") from error
-    prompts = read_prompts(folder / "prompts.jsonl")
-    if selection:
-        prompts = _select(prompts, selection, card, ref)
-    return PromptSet(name, version, ref, prompts, MappingProxyType(card))
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
 
 
 def spread(prompts: tuple[Prompt, ...], n: int) -> tuple[Prompt, ...]:
@@ -105,22 +178,31 @@ def spread(prompts: tuple[Prompt, ...], n: int) -> tuple[Prompt, ...]:
     return tuple(prompts[i * len(prompts) // n] for i in range(n))
 
 
-def _select(prompts: tuple[Prompt, ...], selection: str, card: dict[str, Any], ref: str) -> tuple[Prompt, ...]:
+def _select(
+    whole: tuple[Prompt, ...], prompts: tuple[Prompt, ...], step: str, card: dict[str, Any], ref: str
+) -> tuple[Prompt, ...]:
+    """One step of a selection, applied to what the steps before it left of the whole set."""
     splits: dict[str, list[str]] = card.get("splits", {})
-    if selection in splits:
-        by_id = {p.id: p for p in prompts}
-        missing = [i for i in splits[selection] if i not in by_id]
+    if step in splits:
+        known, left = {p.id for p in whole}, {p.id: p for p in prompts}
+        missing = [i for i in splits[step] if i not in known]
         if missing:
             raise UsageError(f"{ref}: split names unknown prompt ids, first {missing[0]!r}")
-        return tuple(by_id[i] for i in splits[selection])
-    if selection.isdecimal():
-        return spread(prompts, int(selection))
-    key, equals, wanted = selection.partition("=")
-    if equals:
-        chosen = tuple(p for p in prompts if str(p.attributes.get(key)) == wanted)
-        if chosen:
-            return chosen
-        values = {str(p.attributes.get(key)) for p in prompts if key in p.attributes}
-        raise UsageError(f"{ref}: no prompt has {key}={wanted!r}; {near(wanted, values)}")
-    hint = near(selection, splits)
-    raise UsageError(f"{ref}: unknown selection {selection!r}; expected a number, key=value or a split: {hint}")
+        return tuple(left[i] for i in splits[step] if i in left)
+    if step.isdecimal():
+        return spread(prompts, int(step))
+    if "=" not in step:
+        hint = near(step, splits)
+        raise UsageError(f"{ref}: unknown selection {step!r}; expected a number, key=value or a split: {hint}")
+    for condition in step.split(","):
+        key, _, wanted = condition.partition("=")
+        chosen = tuple(p for p in prompts if key in p.attributes and _said(p.attributes[key]) == wanted)
+        if not chosen:
+            values = {_said(p.attributes[key]) for p in prompts if key in p.attributes}
+            raise UsageError(f"{ref}: no prompt has {key}={wanted!r}; {near(wanted, values)}")
+        prompts = chosen
+    return prompts
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,18 @@ def test_without_pictures_there_is_nothing_to_measure_by(tmp_path: Path) -> None
     counted = [Forecast("6to1", "direct", 6, nfe=1, other=1)]
     with pytest.raises(PrerequisiteError, match="scrollbench generate --suite wide"):
         module._timed(counted, suite, "measured", 0.4, Store(tmp_path / "store"))
+
+
+def test_the_sheet_speaks_of_gigabytes_hours_and_money(rows: list[Forecast]) -> None:
+    row, card = rows[0], gpus()["a100"]
+    shown = module.sheet([row], "a100", price=2.0)[0]
+    assert shown["peak_gb"] == pytest.approx(shown["weights_gb"] + shown["activations_gb"])
+    assert shown["fits"] is True
+    assert shown["cost_usd"] == pytest.approx(2.0 * 6 * row.seconds / 3600)
+    assert module.sheet([row], "a100")[0]["cost_usd"] == pytest.approx(card.price * row.hours)
+    assert module.sheet([replace(row, peak=int(81e9))], "a100")[0]["fits"] is False
+    failed = module.sheet([Forecast("p", "m", 6, problem="no")], "a100")[0]
+    assert (failed["note"], failed["nfe"], failed["hours"], failed["cost_usd"]) == ("no", None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from bench.errors import UsageError
-from bench.prompts import available, load_prompts, read_prompts, spread
+from bench.prompts import available, load_prompts, read_prompts, roots, spread
 
 
 @pytest.fixture
@@ -31,12 +34,74 @@ def test_a_set_without_selection_is_whole_and_in_order(root: Path) -> None:
 
 def test_the_latest_version_is_taken_where_none_is_named(root: Path) -> None:
     assert load_prompts("world", root).version == "1"
+    for version in ("9", "10", "drafts"):
+        shutil.copytree(root / "world" / "1", root / "world" / version)
+    (root / "world" / "drafts" / "prompts.jsonl").unlink()
+    assert load_prompts("world", root).version == "10"
 
 
 def test_selections_are_splits_numbers_or_attributes(root: Path) -> None:
     assert ids("world@1:few", root) == ["p7", "p2"]
     assert ids("world@1:5", root) == ["p0", "p2", "p4", "p6", "p8"]
     assert ids("world@1:theme=sea", root) == ["p1", "p3", "p5", "p7", "p9"]
+
+
+def test_a_split_goes_before_the_number_of_the_same_name(root: Path) -> None:
+    card = root / "world" / "1" / "card.toml"
+    assert ids("world@1:2", root) == ["p0", "p5"]
+    card.write_text('[splits]\n"2" = ["p9", "p4"]\n')
+    assert ids("world@1:2", root) == ["p9", "p4"]
+    assert ids("world@1:3", root) == ["p0", "p3", "p6"]
+
+
+def test_selections_can_follow_each_other(root: Path) -> None:
+    rows = [{"id": f"p{i}", "text": "x", "theme": "sea" if i % 2 else "city", "unique": None} for i in range(8)]
+    rows[3]["unique"] = "sun"
+    path = root / "world" / "1" / "prompts.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert ids("world@1:theme=sea:2", root) == ["p1", "p5"]
+    assert ids("world@1:theme=sea,unique=none", root) == ["p1", "p5", "p7"]
+    assert ids("world@1:few:theme=city", root) == ["p2"]
+    assert ids("world@1:theme=city:few", root) == ["p2"]
+    with pytest.raises(UsageError, match="selects no prompt"):
+        ids("world@1:unique=sun:few", root)
+
+
+def test_a_file_or_a_folder_can_be_named_by_its_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = root / "world" / "1"
+    by_name = load_prompts("world@1", root)
+    by_folder = load_prompts(f"{folder}:few")
+    assert (by_folder.name, by_folder.version, by_folder.file) == ("world", "1", folder / "prompts.jsonl")
+    assert [p.id for p in by_folder.prompts] == ["p7", "p2"]
+    shutil.copy(folder / "prompts.jsonl", root / "mine.jsonl")
+    monkeypatch.chdir(root)
+    for ref in ("mine.jsonl", "./mine.jsonl", str(root / "mine.jsonl")):
+        assert load_prompts(ref).digest == by_name.digest
+    assert ids("./mine.jsonl:3", root) == ["p0", "p3", "p6"]
+    assert load_prompts("./world/1").card == by_name.card
+    with pytest.raises(UsageError, match=r"holds no prompts\.jsonl; expected such a folder"):
+        load_prompts("./world")
+
+
+def test_sets_of_other_folders_are_found_after_those_of_the_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, last = root / "own", root / "last"
+    for folder, name in ((own, "mine"), (own, "world"), (last, "extra")):
+        shutil.copytree(root / "world" / "1", folder / name / "1")
+        (folder / name / "1" / "prompts.jsonl").write_text('{"id": "x", "text": "y"}\n')
+    top = root / "top"
+    shutil.copytree(root / "world", top / "world")
+    assert available(top) == ["world@1"]
+    monkeypatch.setenv("SCROLLBENCH_PROMPTS", os.pathsep.join(["", str(own), str(last), str(root / "absent")]))
+    assert roots(top) == (top, own, last, root / "absent")
+    assert available(top) == ["extra@1", "mine@1", "world@1"]
+    assert ids("mine", top) == ids("extra@1", top) == ["x"]
+    assert len(ids("world@1", top)) == 10
+
+
+def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"id": "a", "text": "two\u2028lines\x85"}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [p.text for p in read_prompts(path)] == ["two\u2028lines\x85"]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +112,10 @@ def test_selections_are_splits_numbers_or_attributes(root: Path) -> None:
         ("world@1:fews", r"unknown selection 'fews'.*did you mean 'few'"),
         ("world@1:theme=see", r"no prompt has theme='see'; did you mean 'sea'"),
         ("world@1:broken", r"split names unknown prompt ids, first 'p99'"),
+        ("world@1:theme=sea,style=ink", r"no prompt has style='ink'; known: none"),
+        ("world@1:theme=sea:odd", r"world@1:theme=sea:odd: unknown selection 'odd'"),
+        ("world@1:few:theme=city:theme=sea", r"no prompt has theme='sea'; known: city"),
+        ("", r"unknown prompt set ''"),
     ],
 )
 def test_a_misspelt_reference_is_answered_with_near_misses(root: Path, ref: str, message: str) -> None:
@@ -64,6 +133,25 @@ def test_a_misspelt_reference_is_answered_with_near_misses(root: Path, ref: str,
         ('{"id": 7, "text": "x"}', r"prompts.jsonl, line 2: field 'id' must be a non-empty string, got 7"),
         ('{"id": "b", "text": "x", "negative": null}', r"prompts.jsonl, line 2: field 'negative' must be a string"),
         ('{"id": "a", "text": "x"}', r"prompts.jsonl, line 2: duplicate id 'a', first used in line 1"),
+        ('{"id": "b", "text": "x", "theme": 3}', r"line 2: field 'theme' must be a non-empty string, got 3"),
+        ('{"id": "b", "text": "x", "style": null}', r"line 2: field 'style' must be a non-empty string, got None"),
+        ('{"id": "b", "text": "x", "short": ""}', r"line 2: field 'short' must be a non-empty string, got ''"),
+        ('{"id": "b", "text": "x", "time": 6}', r"line 2: field 'time' must be a non-empty string or null, got 6"),
+        (
+            '{"id": "b", "text": "x", "unique": ""}',
+            r"line 2: field 'unique' must be a non-empty string or null, got ''",
+        ),
+        (
+            '{"id": "b", "text": "x", "counts": {"boat": 0}}',
+            r"line 2: field 'counts' must be an object of integers from 1",
+        ),
+        ('{"id": "b", "text": "x", "counts": {"boat": true}}', r"line 2: field 'counts' must be an object of integers"),
+        (
+            '{"id": "b", "text": "x", "counts": ["boat"]}',
+            r"line 2: field 'counts' must be an object of integers from 1",
+        ),
+        ('{"id": "b", "text": "x", "scene": "sea"}', r"line 2: field 'scene' must be an object, got 'sea'"),
+        ('{"id": "b", "text": "x", "world": null}', r"line 2: field 'world' must be a string, got None"),
     ],
 )
 def test_a_bad_line_is_named_with_file_line_and_field(tmp_path: Path, line: str, message: str) -> None:

@@ -8,7 +8,6 @@ exactly; ``detectors.csv`` beside the card says how well, prompt by prompt, also
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -16,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.level import choose_level, hash_order
+from bench.prompt_card import update_card
+from bench.prompts import read_prompts
 from bench.world.detect import KINDS, detect
 from bench.world.render import HEIGHT, render
 from bench.world.scene import (
@@ -43,8 +45,8 @@ def make_prompts(n: int = 300, seed: int = 0, dropped: Collection[str] = ()) -> 
     The choice depends on ``n`` only in where it stops, and on no random number generator's version.
     """
     pool = [s for s in _scenes() if slug(s) not in dropped]
-    pool.sort(key=lambda s: hashlib.sha256(f"{seed}:{slug(s)}".encode()).digest())
-    return [row(s) for s in _level(pool, n, SHARES)]
+    ordered = [pool[i] for i in hash_order([slug(s) for s in pool], seed)]
+    return [row(s) for s in _level(ordered, n, SHARES)]
 
 
 def row(scene: Scene) -> dict[str, Any]:
@@ -94,29 +96,12 @@ def _scenes() -> Iterable[Scene]:
 
 def _level(pool: list[Scene], n: int, shares: dict[str | None, float]) -> list[Scene]:
     """n scenes of the pool; each pick is of the unique thing most in arrears and then of what was picked least."""
-    if len(pool) < n:
-        raise ValueError(f"{n} prompts were asked for, the pool has {len(pool)}")
     fields = [
         [s.style, s.biome, s.time, s.weather, s.counted[1] if s.counted else 0,
          (s.style, s.time), (s.biome, s.unique), (s.unique, s.time), (s.unique, s.style), (s.unique, s.weather)]
         for s in pool
     ]  # fmt: skip
-    names = {key: i for i, key in enumerate(dict.fromkeys((f, v) for vs in fields for f, v in enumerate(vs)))}
-    keys = np.array([[names[f, v] for f, v in enumerate(vs)] for vs in fields])
-    weight = np.array([len({v[f] for v in fields}) for f in range(keys.shape[1])], dtype=float)
-    taken, picked = np.zeros(len(names)), np.zeros(len(pool), dtype=bool)
-    count = dict.fromkeys(shares, 0)
-    chosen = []
-    for _ in range(n):
-        unique = min(shares, key=lambda u: ((count[u] + 0.5) / shares[u], str(u)))
-        free = np.array([s.unique == unique for s in pool]) & ~picked
-        cost = np.where(free, taken[keys] @ weight, np.inf)
-        best = int(cost.argmin())
-        if not free[best]:
-            raise ValueError(f"the pool has too few scenes with {unique or 'an empty sky'}")
-        picked[best], taken[keys[best]], count[unique] = True, taken[keys[best]] + 1, count[unique] + 1
-        chosen.append(pool[best])
-    return chosen
+    return [pool[i] for i in choose_level(fields, n, groups=[s.unique for s in pool], shares=shares)]
 
 
 def exact(scene: Scene, width: int, seeds: Iterable[int]) -> dict[str, float]:
@@ -164,14 +149,27 @@ def write(folder: Path = FOLDER, n: int = 300) -> list[dict[str, Any]]:
         writer = csv.DictWriter(f, list(table[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
-    (folder / "card.toml").write_text(_card(rows, table), encoding="utf-8")
+    write_card(folder)
     return table
+
+
+def read_table(folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """The lines of ``detectors.csv``, as :func:`measure` made them."""
+    with (folder / "detectors.csv").open(encoding="utf-8") as f:
+        return [{k: v if k == "id" else float(v) for k, v in m.items()} for m in csv.DictReader(f)]
 
 
 def read_dropped(folder: Path = FOLDER) -> list[str]:
     """Ids that were measured and dropped."""
-    with (folder / "detectors.csv").open(encoding="utf-8") as f:
-        return [m["id"] for m in csv.DictReader(f) if m["kept"] == "0"]
+    return [m["id"] for m in read_table(folder) if not m["kept"]]
+
+
+def write_card(folder: Path = FOLDER) -> None:
+    """Write ``card.toml`` from the prompts and the table in the folder."""
+    prompts = read_prompts(folder / "prompts.jsonl")
+    text = _card([dict(p.attributes) for p in prompts], read_table(folder))
+    (folder / "card.toml").write_text(text, encoding="utf-8")
+    update_card(folder)
 
 
 def _card(rows: list[dict[str, Any]], table: list[dict[str, Any]]) -> str:
@@ -180,14 +178,8 @@ def _card(rows: list[dict[str, Any]], table: list[dict[str, Any]]) -> str:
         'title = "ScrollWorld captions"', 'licence = "Apache-2.0"', 'language = "en"', 'renderer = "1"',
         'made = """Chosen level over styles, biomes, times, weathers, unique things and numbers by',
         'python -m bench.world.prompts; the captions are the canonical wording of bench/world/scene.py."""',
-        "", "[counts]", f"prompts = {len(rows)}",
+        "", "[lint]", "templated = true  # captions are the closed language of this world, on purpose",
     ]  # fmt: skip
-    for name in ("style", "theme", "time", "weather", "unique"):
-        values = [r[name] or "none" for r in rows]
-        inside = ", ".join(f"{v} = {values.count(v)}" for v in sorted(set(values)))
-        out.append(f"{name} = {{ {inside} }}")
-    numbers = [sum(r["counts"].values()) - bool(r["unique"]) for r in rows]
-    out.append("counted = { " + ", ".join(f'"{k}" = {numbers.count(k)}' for k in range(4)) + " }")
     out += [
         "", "[detector]", "# Share of fresh renders read exactly; the table of all prompts is detectors.csv.",
         f"renders = {{ squares = {SQUARES}, panoramas = {PANORAMAS}, width = {WIDE}, first_seed = {FIRST_SEED} }}",

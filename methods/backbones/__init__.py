@@ -178,9 +178,10 @@ class Factory:
         """
         if self.blank is None:
             raise UsageError(f"the full-size configuration of backbone {self.name!r} is not part of this project")
-        given = {k: v for k, v in options.items() if k not in ("model", "revision", "device")}
-        kept = {k: v for k, v in self._checked({"model": "", **given}).items() if k not in ("model", "revision")}
-        return self.blank(**{**kept, "device": "meta", "offload": "none", "compile": False})
+        there = {"device": "meta", "offload": "none", "compile": False}
+        given = {k: v for k, v in options.items() if k not in there} | ({"model": ""} if "model" in self.options else {})
+        kept = {k: there.get(k, v) for k, v in self._checked(given).items() if k not in ("model", "revision")}
+        return self.blank(**kept)
 
     def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in options.items():
@@ -195,3 +196,62 @@ class Factory:
             if value is inspect.Parameter.empty:
                 raise UsageError(f"backbone {self.name!r} needs the option {key!r}, e.g. {key}=...")
         return given
+
+
+class TokenWalk(Protocol):
+    """An autoregressive network on its way through one grid of tokens; it owns the key-value cache.
+
+    Positions count cells in raster order from 0. An entry may be written again: later tokens then see the new one,
+    and entries behind a position are never seen from it, however old. A step on a position before which something was
+    never told is refused with ``UsageError``.
+    """
+
+    def tell(self, conditioning: Conditioning) -> Tensor:
+        """Put the prompt (m = 1) into the text slots; tokens stay. Guided logits (codes) of position 0, float32."""
+        ...
+
+    def feed(self, tokens: Tensor | Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Put n tokens at n positions in one call, each seeing itself and all before it.
+
+        Returns the guided logits u + g (c - u) of the token after the last one given, (codes), float32. Counts 2
+        evaluations whatever n is, 1 where g is exactly 1.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget the prompt and all tokens."""
+        ...
+
+
+class TokensBackbone(Protocol):
+    """A frozen text-to-image network that writes a grid of tokens one by one, each ``factor`` x ``factor`` pixels.
+
+    As in :class:`LatentBackbone` nothing here switches gradients off.
+    """
+
+    name: str
+    family: str
+    weights: str  # digest, as in BackboneInfo
+    precision: str
+    side: int  # of the native square, in tokens
+    factor: int  # pixels per token
+    codes: int  # size of the codebook
+    device: torch.device
+    dtype: torch.dtype  # of pictures
+    meter: Meter
+
+    def condition(self, prompt: str, negative: str = "") -> Conditioning:
+        """Encode a prompt and its negative (m = 1); ``added["mask"]`` (2, slots) is true where there is text."""
+        ...
+
+    def walk(self, grid: tuple[int, int], guidance: float) -> TokenWalk:
+        """A fresh walk over a grid of (height, width) tokens, with room for all of them."""
+        ...
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Picture (3, h * factor, w * factor) in [0, 1] of tokens (h, w)."""
+        ...
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Tokens (h, w) of a picture (3, h * factor, w * factor) in [0, 1]."""
+        ...
