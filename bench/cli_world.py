@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench import console
 from bench.console import App, Json
 from bench.errors import UsageError, near
+
+if TYPE_CHECKING:
+    from bench.world.validate import Response
 
 DRAW = 'scrollbench world render --caption "a photo of the sea by day, clear sky, one sun" --width 256 --out sea.png'
 
@@ -97,25 +100,47 @@ def gates(
     console.records(obedience(find("backbones", "world-sd")(), n, seed), json)
 
 
-@world_app.verb("scrollbench world validate --n 8")
+@world_app.verb("scrollbench world validate --n 8 --defect blur")
 def validate(
-    n: Annotated[int, typer.Option("--n", help="Panoramas at every strength.")] = 40,
+    n: Annotated[int, typer.Option("--n", help="Panoramas at every strength.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Which renders.")] = 0,
+    defect: Annotated[
+        list[str] | None, typer.Option("--defect", help="Only defects whose name begins so; may be repeated.")
+    ] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; may be repeated.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for validity.csv (what is there is kept or replaced) and validity.png."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Inject known defects of growing strength into rendered panoramas and print what every metric answers."""
-    from bench.world.validate import STRENGTHS
+    from bench.world.validate import DEFECTS, total
     from bench.world.validate import validate as measure
+    from bench.world.validity_page import draw_page, read_responses, write_responses
 
+    names = [d for d in DEFECTS if d.startswith(tuple(defect or ("",)))]
+    if not names:
+        raise UsageError(f"no defect begins with {', '.join(defect or ())!r}; known: {', '.join(DEFECTS)}")
     with console.progress() as progress:
-        progress.start("validate", sum(map(len, STRENGTHS.values())))
-        rows = measure(n, seed, advance=lambda: progress.advance("validate"))
+        progress.start("validate", total(names))
+        rows = measure(n, seed, names, metric, advance=lambda: progress.advance("validate"))
         progress.finish("validate")
-    console.records(rows if json else [{**r, "responses": _line(r["responses"])} for r in rows], json)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_responses(rows, out / "validity.csv")
+        draw_page(read_responses(out / "validity.csv"), out / "validity.png")
+        console.note(f"wrote {out / 'validity.csv'} and {out / 'validity.png'}")
+    console.records([r.to_dict() if json else _line(r) for r in rows], json)
 
 
-def _line(responses: dict[str, float | None]) -> str:
-    return "  ".join(f"{s}: {'-' if v is None else f'{v:.3g}'}" for s, v in responses.items())
+def _line(response: Response) -> dict[str, Any]:
+    means = zip(response.strengths, response.means)
+    return {
+        "defect": response.defect, "metric": f"{response.metric}@{response.view}", "verdict": response.verdict,
+        "spearman": response.spearman, "detects": response.detects,
+        "means": "  ".join(f"{s:g}: {'-' if m is None else f'{m:.3g}'}" for s, m in means),
+    }  # fmt: skip
 
 
 @world_app.verb("scrollbench world figure --out repetition.png")

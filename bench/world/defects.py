@@ -53,14 +53,16 @@ def seam(rgb: RGB, strength: float, at: Iterable[int]) -> RGB:
     return _bytes(rgb + sign[None, :, None] * (strength * 255)) if borders.any() else rgb.copy()
 
 
-def shuffle(rgb: RGB, seed: int = 0, side: int = HEIGHT) -> RGB:
-    """The picture's windows of ``side`` px in another order, none in its old place; a rest at the right end stays."""
+def shuffle(rgb: RGB, seed: int = 0, side: int = HEIGHT, moved: int | None = None) -> RGB:
+    """Windows of ``side`` px in another order: ``moved`` of them (all if None), each away from its old place.
+
+    A rest at the right end stays. One window cannot move alone, so ``moved`` 1 is the picture itself.
+    """
     n = rgb.shape[1] // side
-    order = np.roll(np.arange(n), 1)
-    if n > 2:  # a random cycle moves every window
-        cycle = np.random.default_rng([seed, 13]).permutation(n)
-        order = np.empty(n, dtype=int)
-        order[cycle] = np.roll(cycle, 1)
+    # a random cycle moves every window in it
+    cycle = np.random.default_rng([seed, 13]).permutation(n)[:moved]
+    order = np.arange(n)
+    order[cycle] = np.roll(cycle, 1)
     parts = [rgb[:, i * side : (i + 1) * side] for i in order]
     return np.concatenate([*parts, rgb[:, n * side :]], axis=1)
 
@@ -70,6 +72,31 @@ def horizon_break(rgb: RGB, rows: int, at: Iterable[int]) -> RGB:
     out, edges = rgb.copy(), [0, *sorted(at), rgb.shape[1]]
     for x0, x1 in list(pairwise(edges))[1::2]:
         out[:, x0:x1] = rgb[np.clip(np.arange(rgb.shape[0]) - rows, 0, rgb.shape[0] - 1), x0:x1]
+    return out
+
+
+def repeat(rgb: RGB, times: int, seed: int = 0, side: int = HEIGHT) -> RGB:
+    """One window of the picture pasted over ``times`` others, chosen at random; all of them at most."""
+    n = rgb.shape[1] // side
+    chosen = np.random.default_rng([seed, 17]).permutation(n)[: times + 1]
+    out = rgb.copy()
+    for i in chosen[1:] if times else ():
+        out[:, i * side : (i + 1) * side] = rgb[:, chosen[0] * side : (chosen[0] + 1) * side]
+    return out
+
+
+def drift(left: RGB, right: RGB, strength: float) -> RGB:
+    """The left picture turning into the right one along the canvas; at strength 1 it has turned at the right edge."""
+    along = np.linspace(0, strength, left.shape[1])[None, :, None]
+    return _bytes(left * (1 - along) + right * along)
+
+
+def open_loop(rgb: RGB, rows: int) -> RGB:
+    """A loop whose edges no longer meet: it slides down by ``rows`` px from its left edge to its right one."""
+    out = np.empty_like(rgb)
+    for x in range(rgb.shape[1]):
+        down = round(rows * x / max(1, rgb.shape[1] - 1))
+        out[:, x] = rgb[np.clip(np.arange(rgb.shape[0]) - down, 0, rgb.shape[0] - 1), x]
     return out
 
 

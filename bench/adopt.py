@@ -1,0 +1,230 @@
+"""Bringing in pictures made elsewhere, so that they are scored and stand on the board beside the methods'.
+
+A manifest says which file answers which prompt. Nothing is believed beyond that: the records call such a picture
+``adopted``, know no cost of it, and mark lossy sources. All files are checked before the first is taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.environment import environment
+from bench.errors import UsageError, near
+from bench.ids import file_digest, recipe_id
+from bench.pictures import read_picture
+from bench.plan import recipe_record
+from bench.records import Record, member_key
+from bench.store import Store
+from bench.suite import Part, Suite
+from bench.types import Prompt, Recipe
+
+COLUMNS = ("file", "prompt_id", "seed", "part")
+LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
+PICTURES = (".png", ".tif", ".tiff", ".bmp", *LOSSY)
+
+
+@dataclass(frozen=True)
+class AdoptResult:
+    """How many pictures were taken in, and how many were there already."""
+
+    label: str
+    adopted: int
+    known: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One checked line of a manifest."""
+
+    path: Path
+    prompt: Prompt
+    seed: int
+    part: Part
+
+
+def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) -> AdoptResult:
+    """Copy the pictures of a manifest into the store as a method of a suite. The same call again changes nothing.
+
+    Args:
+        folder: where the manifest's files are.
+        suite: whose prompts they answer; sizes must be its canvases'.
+        label: what they are called on the board.
+        manifest: CSV with columns file, prompt_id, and where the suite has several: seed, part.
+        store: where they go.
+
+    Raises:
+        UsageError: a label that a method of the suite has, or anything wrong with the manifest or a file; all
+            faults are named at once, and then nothing is taken.
+        StoreError: the store cannot be written.
+    """
+    taken = {use.label for use in suite.methods}
+    if label in taken or not re.fullmatch(r"[\w.:+-]+", label):
+        raise UsageError(
+            f"--as needs a name of letters, digits and ._:+- that no method of suite {suite.ref} has "
+            f"({', '.join(sorted(taken))}), got {label!r}"
+        )
+    rows = read_manifest(manifest, folder, suite)
+    problems = [p for row in rows if (p := _wrong(row))]
+    if problems:
+        raise UsageError(f"{manifest}: nothing was adopted. " + _few(problems))
+    ledger, run = store.ledger(), uuid.uuid4().hex[:12]
+    new = 0
+    for row in rows:
+        rgb = read_picture(row.path)
+        image_id = store.write_image(rgb)
+        recipe = _recipe(row, label, image_id)
+        cell: Record = {
+            "suite": suite.ref, "suite_digest": suite.digest, "tier": suite.tier, "part": row.part.name, "label": label,
+            "recipe_id": recipe_id(recipe), "prompt_set": f"{row.part.prompts.name}@{row.part.prompts.version}",
+            "prompt_id": row.prompt.id, "seed": row.seed, "preset": None, "control": False, "optimises": [],
+            "adopted": True,
+        }  # fmt: skip
+        if cell["recipe_id"] not in ledger.images:
+            if not new:
+                store.append(_run(run, suite, manifest))
+            flags = ["adopted", *(["lossy-source"] if row.path.suffix.lower() in LOSSY else [])]
+            store.append({
+                "kind": "image", **cell, "recipe": recipe_record(recipe), "run_id": run, "image_id": image_id,
+                "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, "cost": None,
+            })  # fmt: skip
+            new += 1
+        if ledger.members.get(member_key(cell), {}).get("recipe_id") != cell["recipe_id"]:
+            store.append({"kind": "member", **cell})
+    return AdoptResult(label, new, len(rows) - new)
+
+
+def read_manifest(manifest: Path, folder: Path, suite: Suite) -> list[Row]:
+    """The lines of a manifest, looked up in the suite; files are only checked for being there.
+
+    Raises:
+        UsageError: all wrong lines at once, with line and column.
+    """
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read manifest {manifest}: {error}") from error
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    names = table.fieldnames or []
+    for column in ("file", "prompt_id"):
+        if column not in names:
+            raise UsageError(f"{manifest}: no column {column!r}; expected {', '.join(COLUMNS)}; got {', '.join(names)}")
+    rows: list[Row] = []
+    problems: list[str] = []
+    seen: dict[tuple[str, str, int], int] = {}
+    for line in table:
+        try:
+            row = _look_up(line, folder, suite)
+        except UsageError as error:
+            problems.append(f"line {table.line_num}, {error}")
+            continue
+        key = (row.part.name, row.prompt.id, row.seed)
+        if key in seen:
+            problems.append(f"line {table.line_num}: prompt {key[1]} seed {key[2]} is in line {seen[key]} already")
+        seen[key] = table.line_num
+        rows.append(row)
+    if not rows and not problems:
+        problems.append("it has no lines below its header")
+    if problems:
+        raise UsageError(f"{manifest}: nothing was adopted. " + _few(problems))
+    return rows
+
+
+def propose(folder: Path, suite: Suite) -> tuple[str, list[str]]:
+    """A manifest (CSV text) made by matching file names, and the files that match nothing.
+
+    A file answers the longest prompt id in its name; its seed is the number after ``seed``, or the last number
+    that is not part of the id; its part is the one whose canvas has its size.
+    """
+    prompts = {p.id: None for part in suite.parts for p in part.prompts.prompts}
+    out, lost = io.StringIO(), []
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES):
+        name = path.stem
+        ids = [i for i in prompts if re.search(rf"(?<![a-z0-9]){re.escape(i)}(?![a-z0-9])", name)]
+        best = max(ids, key=len, default=None)
+        part = _part_of_size(path, suite)
+        if best is None or part is None:
+            lost.append(str(path.relative_to(folder)))
+            continue
+        rest = name.replace(best, " ")
+        told = re.search(r"seed\D?(\d+)", rest) or re.search(r"(\d+)\D*$", rest)
+        writer.writerow([path.relative_to(folder), best, told[1] if told else suite.seeds[0], part.name])
+    return out.getvalue(), lost
+
+
+def _part_of_size(path: Path, suite: Suite) -> Part | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            size = picture.size
+    except OSError:
+        return None
+    return next((p for p in suite.parts if (p.canvas.width, p.canvas.height) == size), None)
+
+
+def _look_up(line: dict[str, Any], folder: Path, suite: Suite) -> Row:
+    parts = {p.name: p for p in suite.parts}
+    named = (line.get("part") or "").strip() or (next(iter(parts)) if len(parts) == 1 else "")
+    if named not in parts:
+        raise UsageError(f"column part: suite {suite.ref} has no part {named!r}; {near(named, parts)}")
+    part = parts[named]
+    prompts = {p.id: p for p in part.prompts.prompts}
+    wanted = (line["prompt_id"] or "").strip()
+    if wanted not in prompts:
+        raise UsageError(f"column prompt_id: part {named} asks for no prompt {wanted!r}; {near(wanted, prompts)}")
+    seed = (line.get("seed") or "").strip() or (str(suite.seeds[0]) if len(suite.seeds) == 1 else "")
+    if not seed.isdecimal() or int(seed) not in suite.seeds:
+        raise UsageError(f"column seed: suite {suite.ref} has seeds {', '.join(map(str, suite.seeds))}, got {seed!r}")
+    path = folder / (line["file"] or "").strip()
+    if not path.is_file():
+        raise UsageError(f"column file: no file {path}")
+    return Row(path, prompts[wanted], int(seed), part)
+
+
+def _wrong(row: Row) -> str:
+    """What is wrong with a file, empty if nothing is."""
+    canvas = row.part.canvas
+    try:
+        rgb: np.ndarray = read_picture(row.path)
+    except UsageError as error:
+        return str(error)
+    if rgb.shape[:2] != (canvas.height, canvas.width):
+        return (
+            f"{row.path} is {rgb.shape[1]}x{rgb.shape[0]}, part {row.part.name} is {canvas}: make it that size "
+            f"yourself, because how decides the scores"
+        )
+    return ""
+
+
+def _recipe(row: Row, label: str, image_id: str) -> Recipe:
+    """Stands for work we have not seen: the picture itself is its only parameter."""
+    p = row.prompt
+    return Recipe(
+        p.id, p.text, p.negative, row.part.canvas, row.seed, f"adopted:{label}", "1", "", {"image_id": image_id}
+    )
+
+
+def _run(run: str, suite: Suite, manifest: Path) -> Record:
+    return {
+        "kind": "run", "run_id": run, "suite": suite.ref, "suite_digest": suite.digest, "status": "finished",
+        "argv": sys.argv, "environment": environment({}), "manifest": file_digest(manifest),
+    }  # fmt: skip
+
+
+def _few(problems: Sequence[str] | Iterable[str]) -> str:
+    """The first ten of many, and how many more."""
+    listed = list(problems)
+    more = f"; and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return "; ".join(listed[:10]) + more
