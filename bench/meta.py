@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 _SDPA = torch.nn.functional.scaled_dot_product_attention
+_BACKWARD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
 
 
 def _is_attention(packet: Any, args: Any) -> bool:
@@ -107,6 +108,13 @@ class _Fused(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _BACKWARD:  # what checkpoints compute anew in there looks the function up and sees no mode
+            functional: Any = torch.nn.functional
+            functional.scaled_dot_product_attention = lambda *a, **k: self.__torch_function__(_SDPA, (), a, k)
+            try:
+                return func(*args, **kwargs)
+            finally:
+                functional.scaled_dot_product_attention = _SDPA
         if func is not _SDPA:
             return func(*args, **kwargs)
         names = ("query", "key", "value")
@@ -124,38 +132,87 @@ def counting() -> Iterator[Tally]:
         yield tally
 
 
+@dataclass(frozen=True)
+class _Cost:
+    """What one call adds: operations, evaluations, bytes at most while it runs."""
+
+    attention: int
+    other: int
+    nfe: int
+    used: int
+
+    def add(self, tally: Tally, meter: Any) -> None:
+        tally.attention += self.attention
+        tally.other += self.other
+        meter.nfe += self.nfe
+        tally.hold(self.used)
+
+
+class _Replay(torch.autograd.Function):
+    """A call known by its costs, in a graph: bytes held until the backward pass, which costs what it once did."""
+
+    @staticmethod
+    def forward(ctx: Any, there: _Cost, back: _Cost, held: int, like: Any, tally: Tally, meter: Any, *inputs: Any) -> Any:
+        ctx.back, ctx.tally, ctx.meter, ctx.inputs = back, tally, meter, inputs
+        ctx.save_for_backward(torch.empty(held, dtype=torch.uint8, device="meta"))
+        there.add(tally, meter)
+        return torch.empty(like[0], dtype=like[1], device="meta")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (_held,) = ctx.saved_tensors
+        ctx.back.add(ctx.tally, ctx.meter)
+        given = [torch.empty_like(x) if isinstance(x, torch.Tensor) and x.requires_grad else None for x in ctx.inputs]
+        return (None,) * 6 + tuple(given)
+
+
 def remembered(call: Callable[..., torch.Tensor], tally: Tally, meter: Any) -> Callable[..., torch.Tensor]:
     """The same function, run once for every combination of shapes and added up from memory afterwards.
 
-    Sound for a frozen network: its cost depends on shapes alone. Calls that record gradients run every time.
+    Sound for a frozen network: its cost depends on shapes alone, or also on what a sampler did to it, which it then
+    says in ``meter.phase``. With gradients towards its positional arguments the backward pass is remembered too.
     ``meter.nfe`` is added up as well. Parameters ought to be tracked before, or the first call seems to allocate them.
     """
-    known: dict[Any, tuple[int, int, int, int, torch.Size, torch.dtype]] = {}
+    known: dict[Any, tuple[_Cost, _Cost, int, Any]] = {}
 
     def shape(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return (tuple(value.shape), value.dtype) if value.ndim else "scalar"
+            return (tuple(value.shape), value.dtype, value.requires_grad) if value.ndim else "scalar"
         if hasattr(value, "items"):
             return tuple((k, shape(v)) for k, v in sorted(value.items()))
         return value if isinstance(value, int | str | bool | type(None)) else type(value).__name__
 
+    def spent(work: Callable[[], Any]) -> tuple[_Cost, Any]:
+        before, live = (tally.attention, tally.other, meter.nfe), tally.live
+        outer, tally.peak = tally.peak, live
+        out = work()
+        used, tally.peak = tally.peak - live, max(outer, tally.peak)
+        return _Cost(tally.attention - before[0], tally.other - before[1], meter.nfe - before[2], used), out
+
+    def learn(args: Any, kwargs: Any, graph: bool) -> tuple[_Cost, _Cost, int, Any]:
+        """Run forward, and backward where there is a graph; the counts of both are taken back."""
+        start, live = (tally.attention, tally.other, meter.nfe), tally.live
+        if graph:
+            args = [a.detach().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in args]
+        there, out = spent(lambda: call(*args, **kwargs))
+        back, held, like = _Cost(0, 0, 0, 0), 0, (out.shape, out.dtype)
+        if graph:
+            held = max(0, tally.live - live - out.untyped_storage().nbytes())
+            wanted = [a for a in args if isinstance(a, torch.Tensor) and a.requires_grad]
+            back, _ = spent(lambda: torch.autograd.grad(out, wanted, torch.empty_like(out)))
+        tally.attention, tally.other, meter.nfe = start
+        return there, back, held, like
+
     def run(*args: Any, **kwargs: Any) -> torch.Tensor:
-        if torch.is_grad_enabled():
-            return call(*args, **kwargs)
-        key = (tuple(map(shape, args)), shape(kwargs))
+        graph = torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+        key = (tuple(map(shape, args)), shape(kwargs), graph, getattr(meter, "phase", ""))
         if key not in known:
-            attention, other, live, nfe = tally.attention, tally.other, tally.live, meter.nfe
-            outer, tally.peak = tally.peak, live
-            out = call(*args, **kwargs)
-            used, tally.peak = tally.peak - live, max(outer, tally.peak)
-            spent = (tally.attention - attention, tally.other - other, meter.nfe - nfe)
-            known[key] = (*spent, used, out.shape, out.dtype)
-            return out
-        attention, other, nfe, used, size, dtype = known[key]
-        tally.attention += attention
-        tally.other += other
-        meter.nfe += nfe
-        tally.hold(used)
-        return torch.empty(size, dtype=dtype, device="meta")
+            known[key] = learn(args, kwargs, graph)
+        there, back, held, like = known[key]
+        if graph:
+            replayed: torch.Tensor = _Replay.apply(there, back, held, like, tally, meter, *args)  # type: ignore[no-untyped-call]
+            return replayed
+        there.add(tally, meter)
+        return torch.empty(like[0], dtype=like[1], device="meta")
 
     return run

@@ -99,14 +99,46 @@ def test_remembered_calls_add_up_like_real_ones() -> None:
     assert len(calls) == 6
 
 
-def test_calls_that_record_gradients_are_not_remembered() -> None:
-    net, meter = torch.nn.Linear(4, 4, device=META), SimpleNamespace(nfe=0)
-    with counting() as tally:
-        f = remembered(net, tally, meter)
-        x = torch.empty(1, 4, device=META, requires_grad=True)
-        (f(x) + f(x)).sum().backward()
-    assert x.grad is not None
-    assert len(meter.__dict__) == 1
+def test_calls_that_record_gradients_add_up_forward_and_backward() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)).to(META)
+    net.requires_grad_(False)
+    meter = SimpleNamespace(nfe=0)
+    calls = []
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        meter.nfe += len(x)
+        return net(x)
+
+    def run(wrap: bool) -> Any:
+        meter.nfe = 0
+        with counting() as tally:
+            for p in net.parameters():
+                tally.track(p)
+            f = remembered(call, tally, meter) if wrap else call
+            for _ in range(3):
+                x = torch.empty(100, 8, device=META, requires_grad=True)
+                (slope,) = torch.autograd.grad((f(x) + f(x)).sum(), x)
+                assert slope.shape == x.shape
+                del slope
+        return tally.other, meter.nfe, tally.peak
+
+    other, nfe, peak = run(wrap=False)
+    assert len(calls) == 6
+    found = run(wrap=True)
+    assert len(calls) == 7
+    assert found[:2] == (other, nfe)
+    assert found[2] == pytest.approx(peak, rel=0.25)  # held bytes are one block instead of many
+
+
+def test_a_sampler_that_changes_the_network_says_so() -> None:
+    net, meter = torch.nn.Linear(4, 4, bias=False, device=META), SimpleNamespace(nfe=0, phase="")
+    calls = []
+    with counting() as tally, torch.no_grad():
+        f = remembered(lambda x: calls.append(1) or net(x), tally, meter)
+        for meter.phase in ("", "", "merged", ""):
+            f(torch.empty(3, 4, device=META))
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("n", [1, 2])
