@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
 from bench.noise import Noise
+from bench.plan import network_id
 from bench.registry import find
 from bench.suite import MethodUse, Part, Suite
 from bench.types import Prompt
@@ -46,6 +47,7 @@ class Forecast:
     """One method on one part of a suite. Operations, memory and seconds are of one picture.
 
     Attributes:
+        backbone, precision: of the method.
         pictures: how many the suite wants.
         nfe: network evaluations.
         attention, other: floating-point operations; a multiplication with an addition is two.
@@ -57,6 +59,8 @@ class Forecast:
 
     part: str
     method: str
+    backbone: str | None
+    precision: str
     pictures: int
     nfe: int = 0
     attention: int = 0
@@ -104,17 +108,24 @@ def forecast(
         raise UsageError(f"unknown GPU {gpu!r}; {near(gpu, [*gpus(), MEASURED])}")
     if not 0 < efficiency <= 1:
         raise UsageError(f"--efficiency is a share of the peak above 0 and at most 1, got {efficiency}")
-    uses = [use for use in suite.methods if not use.control]
-    if not uses or suite.backbone is None:
-        return []
-    backbone, problem = _skeleton(suite)
     rows = []
-    for use in uses:
+    loaded: tuple[str, Any, str] = ("", None, "")
+    for use in suite.methods:
+        if use.control:
+            continue
+        if loaded[0] != network_id(use):
+            loaded = (network_id(use), *_skeleton(use))
+        _, backbone, problem = loaded
         for part in suite.parts:
-            row = Forecast(part.name, use.label, len(part.prompts.prompts) * len(suite.seeds), problem=problem)
+            pictures = len(part.prompts.prompts) * len(suite.seeds)
+            row = Forecast(part.name, use.label, use.backbone, _precision(use), pictures, problem=problem)
             rows.append(row if backbone is None else _count(row, backbone, use, part))
             advance()
     return _timed(rows, suite, gpu, efficiency, store)
+
+
+def _precision(use: MethodUse) -> str:
+    return str(use.backbone_options.get("precision", "fp32"))
 
 
 def sheet(rows: list[Forecast], gpu: str = MEASURED, price: float | None = None) -> list[dict[str, Any]]:
@@ -133,7 +144,7 @@ def sheet(rows: list[Forecast], gpu: str = MEASURED, price: float | None = None)
 def _line(row: Forecast, gpu: Gpu | None, price: float | None) -> dict[str, Any]:
     known = not row.problem
     return {
-        "part": row.part, "method": row.method, "pictures": row.pictures,
+        "part": row.part, "method": row.method, "backbone": row.backbone, "pictures": row.pictures,
         "nfe": row.nfe if known else None,
         "attention_tflop": row.attention / 1e12 if known else None,
         "other_tflop": row.other / 1e12 if known else None,
@@ -148,13 +159,13 @@ def _line(row: Forecast, gpu: Gpu | None, price: float | None) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _skeleton(suite: Suite) -> tuple[Any, str]:
+def _skeleton(use: MethodUse) -> tuple[Any, str]:
     """The full-size network on the meta device, or None and why not."""
-    factory = find("backbones", str(suite.backbone))
-    if not hasattr(factory, "skeleton"):
-        return None, f"backbone {suite.backbone} offers no skeleton"
     try:
-        return factory.skeleton(**suite.backbone_options), ""
+        factory = find("backbones", str(use.backbone))
+        if not hasattr(factory, "skeleton"):
+            return None, f"backbone {use.backbone} offers no skeleton"
+        return factory.skeleton(**use.backbone_options), ""
     except ScrollBenchError as error:
         return None, str(error)
 
@@ -223,12 +234,13 @@ def _timed(rows: list[Forecast], suite: Suite, gpu: str, efficiency: float, stor
             )
             for r in rows
         ]
-    precision = suite.backbone_options.get("precision", "fp32")
-    chosen = gpus()[gpu]
-    peak = chosen.half if precision in ("bf16", "fp16") else chosen.single
-    rate_from = f"{efficiency:.0%} of {peak:g} TFLOP/s, an assumption"
-    rate = peak * 1e12 * efficiency
-    return [r if r.problem else replace(r, seconds=(r.attention + r.other) / rate, rate_from=rate_from) for r in rows]
+    chosen, out = gpus()[gpu], []
+    for r in rows:
+        peak = chosen.half if r.precision in ("bf16", "fp16") else chosen.single
+        seconds = None if r.problem else (r.attention + r.other) / (peak * 1e12 * efficiency)
+        said = "" if r.problem else f"{efficiency:.0%} of {peak:g} TFLOP/s ({r.precision}), an assumption"
+        out.append(replace(r, seconds=seconds, rate_from=said))
+    return out
 
 
 def measured_rates(rows: list[Forecast], suite: Suite, store: Store | None) -> dict[str, float]:

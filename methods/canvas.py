@@ -5,12 +5,12 @@ from __future__ import annotations
 from bench.errors import UsageError
 from bench.noise import Noise
 from bench.types import Canvas
-from methods.backbones import LatentBackbone, Scheduler, Tensor
+from methods.backbones import LatentBackbone, Scheduler, Tensor, VideoBackbone
 
 SEAM = 8  # cells of the opposite side decoded along at each end of a loop; more than a decoder's blur at the seam
 
 
-def cells(backbone: LatentBackbone, canvas: Canvas) -> tuple[int, int]:
+def cells(backbone: LatentBackbone | VideoBackbone, canvas: Canvas) -> tuple[int, int]:
     """(height, width) of a canvas in latent cells. Raises ``UsageError`` where pixels do not fill whole tokens."""
     f = backbone.factor * backbone.patch
     for side, pixels in (("height", canvas.height), ("width", canvas.width)):
@@ -24,8 +24,10 @@ def cells(backbone: LatentBackbone, canvas: Canvas) -> tuple[int, int]:
     return canvas.height // backbone.factor, canvas.width // backbone.factor
 
 
-def start(backbone: LatentBackbone, scheduler: Scheduler, noise: Noise, size: tuple[int, int]) -> Tensor:
-    """The initial canvas (1, channels, h, w): stream ``canvas`` of the noise, scaled as the scheduler wants it.
+def start(
+    backbone: LatentBackbone | VideoBackbone, scheduler: Scheduler, noise: Noise, size: tuple[int, ...]
+) -> Tensor:
+    """The initial canvas (1, channels, *size): stream ``canvas`` of the noise, scaled as the scheduler wants it.
 
     Every latent method starts from these numbers, drawn on the CPU, whatever the device.
     """

@@ -2,7 +2,8 @@
 
 The network is simply asked for a canvas of another shape than the squares it was trained on. No paper; the
 procedure is diffusers' ``StableDiffusionPipeline`` (Apache-2.0) with the scheduler of :meth:`LatentBackbone.scheduler`,
-to which results are equal at equal noise. Steps 50 and guidance 7.5 are that pipeline's defaults.
+to which results are equal at equal noise. Steps 50 and guidance 7.5 are that pipeline's defaults. The presets are the
+steps and guidance of the other families: their pipelines' defaults in diffusers, for FLUX.1-Krea-dev its model card's.
 
 Deviations: the initial noise comes from this benchmark's streams; no safety checker.
 """
@@ -31,6 +32,13 @@ def direct_latents(guided: Callable[[Tensor, Tensor], Tensor], scheduler: Schedu
     family="latent",
     paper="no paper; as diffusers' StableDiffusionPipeline",
     licence="Apache-2.0",
+    presets={
+        "sdxl": {"steps": 50, "guidance": 5.0},
+        "sd35": {"steps": 28, "guidance": 7.0},
+        "flux": {"steps": 28, "guidance": 3.5},
+        "krea": {"steps": 28, "guidance": 4.5},
+        "pixart": {"steps": 20, "guidance": 4.5},
+    },
 )
 def direct(
     backbone: LatentBackbone, prompt: Prompt, canvas: Canvas, noise: Noise, *, steps: int = 50, guidance: float = 7.5
@@ -39,13 +47,14 @@ def direct(
 
     Args:
         steps: sampling steps.
-        guidance: classifier-free guidance scale; 1 is none.
+        guidance: classifier-free guidance scale, 1 is none; on FLUX the network's guidance input.
 
     Returns:
         (3, height, width) in [0, 1].
 
     Raises:
-        UsageError: a loop canvas (nothing here ties the edges together), or sides that do not fill whole cells.
+        UsageError: a loop canvas (nothing here ties the edges together), sides that do not fill whole cells or that go
+            beyond the network's positions.
     """
     import torch
 
@@ -54,9 +63,9 @@ def direct(
             "direct cannot make a loop: its edges never meet; use multidiffusion, or a canvas with loop=false"
         )
     size = cells(backbone, canvas)
+    scheduler = backbone.scheduler(steps, size)
     with torch.no_grad():
         conditioning = backbone.condition(prompt.text, prompt.negative)
-        scheduler = backbone.scheduler(steps, size)
         with backbone.meter.stage("denoise"):
             latents = direct_latents(
                 lambda x, t: backbone.guided(x, t, conditioning, guidance),

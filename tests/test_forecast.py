@@ -155,9 +155,9 @@ def test_measured_pictures_replace_the_assumption(tmp_path: Path, monkeypatch: p
             return type("Ledger", (), {"images": made})
 
     counted = [
-        Forecast("6to1", "direct", 6, nfe=100, attention=10**12, other=9 * 10**12),
-        Forecast("6to1", "multidiffusion", 6, nfe=100, attention=0, other=2 * 10**13),
-        Forecast("6to1", "odd", 6, problem="no"),
+        Forecast("6to1", "direct", "sd20", "fp16", 6, nfe=100, attention=10**12, other=9 * 10**12),
+        Forecast("6to1", "multidiffusion", "sd20", "fp16", 6, nfe=100, attention=0, other=2 * 10**13),
+        Forecast("6to1", "odd", "sd20", "fp16", 6, problem="no"),
     ]
     store: Any = Kept()
     found = module._timed(counted, suite, "measured", 0.4, store)
@@ -167,7 +167,7 @@ def test_measured_pictures_replace_the_assumption(tmp_path: Path, monkeypatch: p
 
 def test_without_pictures_there_is_nothing_to_measure_by(tmp_path: Path) -> None:
     suite = small(tmp_path / "suite", SUITE)
-    counted = [Forecast("6to1", "direct", 6, nfe=1, other=1)]
+    counted = [Forecast("6to1", "direct", "sd20", "fp16", 6, nfe=1, other=1)]
     with pytest.raises(PrerequisiteError, match="scrollbench generate --suite wide"):
         module._timed(counted, suite, "measured", 0.4, Store(tmp_path / "store"))
 
@@ -180,7 +180,7 @@ def test_the_sheet_speaks_of_gigabytes_hours_and_money(rows: list[Forecast]) -> 
     assert shown["cost_usd"] == pytest.approx(2.0 * 6 * row.seconds / 3600)
     assert module.sheet([row], "a100")[0]["cost_usd"] == pytest.approx(card.price * row.hours)
     assert module.sheet([replace(row, peak=int(81e9))], "a100")[0]["fits"] is False
-    failed = module.sheet([Forecast("p", "m", 6, problem="no")], "a100")[0]
+    failed = module.sheet([Forecast("p", "m", "sd20", "fp16", 6, problem="no")], "a100")[0]
     assert (failed["note"], failed["nfe"], failed["hours"], failed["cost_usd"]) == ("no", None, None, None)
 
 
@@ -211,7 +211,7 @@ def test_a_backbone_of_unknown_size_has_no_forecast(tmp_path: Path) -> None:
 
 def test_the_network_is_left_as_it_was(wide: Suite) -> None:
     suite = wide
-    backbone, _ = module._skeleton(suite)
     use = suite.methods[0]
-    module._count(Forecast("6to1", "direct", 1), backbone, use, suite.parts[0])
+    backbone, _ = module._skeleton(use)
+    module._count(Forecast("6to1", "direct", "sd20", "fp16", 1), backbone, use, suite.parts[0])
     assert "predict" not in vars(backbone)

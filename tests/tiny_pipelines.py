@@ -51,3 +51,104 @@ def write_sdxl(folder: Path) -> Path:
         tokenizer_2=tokenizer_2, scheduler=scheduler, add_watermarker=False,
     )  # fmt: skip
     return save(pipeline, folder)
+
+
+def tiny_t5(cls: str = "T5EncoderModel", hidden: int = 48) -> tuple[Any, Any]:
+    """A T5 tokenizer of single letters and a random encoder of two layers that reads it."""
+    import string
+
+    import transformers
+
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *string.ascii_letters, *string.digits, *string.punctuation]
+    tokenizer = transformers.T5TokenizerFast(
+        vocab=[(piece, 0.0 if i < 3 else -2.0) for i, piece in enumerate(pieces)], extra_ids=0, model_max_length=512
+    )
+    model = getattr(transformers, cls)
+    config = model.config_class(
+        vocab_size=len(pieces), d_model=hidden, d_kv=8, d_ff=64, num_layers=2, num_heads=2, pad_token_id=0,
+        eos_token_id=1, feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    return tokenizer, model(config)
+
+
+def write_sd3(folder: Path) -> Path:
+    """SD 3.5: squares of 8 cells, three text encoders, a second attention in the first block, 24 positions a side."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    torch.manual_seed(0)
+    tokenizer, text = tiny_clip("CLIPTextModelWithProjection", hidden=16)
+    tokenizer_2, text_2 = tiny_clip("CLIPTextModelWithProjection", hidden=24)
+    tokenizer_3, text_3 = tiny_t5(hidden=48)
+    transformer = SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=16, out_channels=16, num_layers=2, attention_head_dim=8,
+        num_attention_heads=2, joint_attention_dim=48, caption_projection_dim=16, pooled_projection_dim=16 + 24,
+        pos_embed_max_size=24, dual_attention_layers=(0,), qk_norm="rms_norm",
+    )  # fmt: skip
+    vae = tiny_vae(16, scaling_factor=1.53, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False)
+    pipeline = StableDiffusion3Pipeline(
+        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae, text_encoder=text,
+        tokenizer=tokenizer, text_encoder_2=text_2, tokenizer_2=tokenizer_2, text_encoder_3=text_3,
+        tokenizer_3=tokenizer_3,
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def write_flux(folder: Path, guidance_embeds: bool = True) -> Path:
+    """FLUX.1-dev: CLIP's pooled text and T5, a guidance input, packed latents of 16 channels."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    tokenizer, text = tiny_clip(hidden=16)
+    tokenizer_2, text_2 = tiny_t5(hidden=32)
+    transformer = FluxTransformer2DModel(
+        in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8), guidance_embeds=guidance_embeds,
+    )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256,
+        max_image_seq_len=4096,
+    )  # fmt: skip
+    vae = tiny_vae(16, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False)
+    pipeline = FluxPipeline(
+        transformer=transformer, scheduler=scheduler, vae=vae, text_encoder=text, tokenizer=tokenizer,
+        text_encoder_2=text_2, tokenizer_2=tokenizer_2,
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def write_pixart(folder: Path, sample_size: int = 8, micro_conditions: bool = False) -> Path:
+    """PixArt-Sigma: T5 under a mask, learned variance, DPM-Solver."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    torch.manual_seed(0)
+    tokenizer, text = tiny_t5(hidden=32)
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=8, num_layers=2,
+        cross_attention_dim=24, sample_size=sample_size, caption_channels=32,
+        use_additional_conditions=micro_conditions,
+    )  # fmt: skip
+    pipeline = PixArtSigmaPipeline(
+        tokenizer=tokenizer, text_encoder=text, vae=tiny_vae(scaling_factor=0.13), transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear"),
+    )  # fmt: skip
+    return save(pipeline, folder)
+
+
+def write_wan(folder: Path) -> Path:
+    """Wan2.1: umT5, UniPC with flow shift 3, the causal video decoder of factor 8 and stride 4."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+
+    torch.manual_seed(0)
+    tokenizer, text = tiny_t5("UMT5EncoderModel", hidden=32)
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16, text_dim=32, freq_dim=32,
+        ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+    )  # fmt: skip
+    vae = AutoencoderKLWan(
+        base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    pipeline = WanPipeline(
+        tokenizer=tokenizer, text_encoder=text, vae=vae, scheduler=scheduler, transformer=transformer
+    )
+    return save(pipeline, folder)

@@ -179,7 +179,8 @@ class Factory:
         if self.blank is None:
             raise UsageError(f"the full-size configuration of backbone {self.name!r} is not part of this project")
         there = {"device": "meta", "offload": "none", "compile": False}
-        given = {k: v for k, v in options.items() if k not in there} | ({"model": ""} if "model" in self.options else {})
+        unnamed = {"model": ""} if "model" in self.options else {}
+        given = {k: v for k, v in options.items() if k not in there} | unnamed
         kept = {k: there.get(k, v) for k, v in self._checked(given).items() if k not in ("model", "revision")}
         return self.blank(**kept)
 
@@ -254,4 +255,51 @@ class TokensBackbone(Protocol):
 
     def encode(self, image: Tensor) -> Tensor:
         """Tokens (h, w) of a picture (3, h * factor, w * factor) in [0, 1]."""
+        ...
+
+
+class VideoBackbone(Protocol):
+    """A frozen text-to-video network seen from its latent space.
+
+    Latents are (n, channels, frames, h, w) in ``dtype`` on ``device``. The first latent frame stands for one picture,
+    each further one for ``stride`` pictures; a cell stands for ``factor`` x ``factor`` pixels. As in
+    :class:`LatentBackbone` nothing here switches gradients off.
+    """
+
+    name: str
+    family: str
+    weights: str  # digest, as in BackboneInfo
+    precision: str
+    native: tuple[int, int, int]  # (latent frames, height, width in cells) of the clip it was made for
+    factor: int  # pixels per cell
+    stride: int  # pictures per latent frame after the first
+    patch: int  # cells a side of the network's token; canvases are whole tokens
+    channels: int
+    batch: int  # latents per network call
+    device: torch.device
+    dtype: torch.dtype
+    meter: Meter
+
+    def condition(self, prompt: str, negative: str = "") -> Conditioning:
+        """Encode a prompt and its negative (m = 1)."""
+        ...
+
+    def scheduler(self, steps: int, size: tuple[int, int] | None = None) -> Scheduler:
+        """A fresh scheduler with its timesteps set; ``size`` is the (height, width) of a frame in cells."""
+        ...
+
+    def predict(self, latents: Tensor, t: Any, embeds: Tensor, added: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The raw network in one call, a row of ``embeds`` for every latent. Counts n evaluations."""
+        ...
+
+    def guided(self, latents: Tensor, t: Any, conditioning: Conditioning, guidance: float) -> Tensor:
+        """Classifier-free guidance, as in :class:`LatentBackbone`."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Videos (n, 3, stride * (frames - 1) + 1, h * factor, w * factor) in [0, 1]."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents of videos (n, 3, stride * k + 1, H, W) in [0, 1]."""
         ...

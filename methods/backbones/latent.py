@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from methods.backbones.weights import Layout
+
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64"}
 OFFLOADS = ("none", "model", "sequential")
 MODULES = ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer", "vae")  # in order of use
@@ -86,8 +88,10 @@ class LatentNetwork(ABC):
                 continue
             low = part in ("unet", "transformer") or (part.startswith("text") and self.low_precision_text)
             where = self.device if offload == "none" else torch.device("cpu")
-            # diffusers' own `to` warns of layers to be kept in float32 even where it lists none
-            torch.nn.Module.to(module, where, network_dtype if low else self.dtype).eval().requires_grad_(False)
+            dtype = network_dtype if low else self.dtype
+            if getattr(module, "dtype", None) != dtype:  # else what its library keeps in float32 would be cast too
+                torch.nn.Module.to(module, dtype)  # diffusers' own `to` warns of such layers even where there are none
+            torch.nn.Module.to(module, where).eval().requires_grad_(False)
         if self.device.type == "cuda":  # repeatable pictures, and fp32 that is fp32
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
@@ -155,6 +159,21 @@ class LatentNetwork(ABC):
         if max(len(ids) for ids in tokenizer(list(texts)).input_ids) > most:
             self.meter.flag("prompt-truncated")
 
+    def blank_rows(self, tokens: int) -> Tensor:
+        """What the text encoder makes of two texts, (2, tokens, width), where only shapes matter.
+
+        For pipelines that look at the numbers of a mask, which the meta device has none of: no mask is used.
+        """
+        ids = self.parts["tokenizer"](["", ""], padding="max_length", max_length=tokens).input_ids
+        rows: Tensor = self.parts["text_encoder"](ids)[0]
+        return rows.to(self.dtype)
+
+    def at(self, t: Any, n: int) -> Tensor:
+        """A timestep for each of n latents, on the device: what transformers take."""
+        import torch
+
+        return torch.as_tensor(t).to(self.device).expand(n)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (n, 3, H, W) in [0, 1], the whole canvas at once unless ``vae_tiling``."""
         config = self.vae.config
@@ -187,6 +206,21 @@ def target(device: str, precision: str) -> tuple[torch.device, torch.dtype, torc
     if precision == "fp16" and place.type == "cpu":
         raise UsageError("precision fp16 is for GPUs: on the CPU use fp32 or bf16")
     return place, getattr(torch, PRECISIONS[precision]), torch.float64 if precision == "fp64" else torch.float32
+
+
+def load_low(
+    model: str, revision: str | None, layout: Layout, options: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """:func:`load_parts` with denoiser and text encoders read straight in the precision asked for, the rest in float32.
+
+    Raises:
+        UsageError, PrerequisiteError: as :func:`target`, before anything large is read, and :func:`load_parts`.
+    """
+    from methods.backbones.components import load_parts
+
+    _, network, _ = target(options["device"], options["precision"])
+    low = {part: network for part in layout if part == "transformer" or part.startswith("text")}
+    return load_parts(model, revision, layout, low)
 
 
 def _choose_attention(network: Any, attention: str) -> None:

@@ -13,14 +13,14 @@ from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UsageError
+from bench.errors import PrerequisiteError, UsageError
 from methods.backbones import Conditioning, Factory
 from methods.backbones.components import BlankTokenizer
 from methods.backbones.latent import target
 from methods.backbones.llamagen_convert import LAYOUT, blank, mismatch, released
 from methods.backbones.llamagen_text import clean
 from methods.backbones.meter import Meter
-from methods.backbones.weights import identity, place, quiet
+from methods.backbones.weights import identity, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,9 +140,9 @@ def skeleton(device: str = "meta", precision: str = "fp32") -> LlamaGen:
 
 
 def _folder(model: str) -> Path:
-    folder = place(model)
-    if folder is None:
-        raise UsageError(
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise PrerequisiteError(
             f"no folder {model!r}: LlamaGen loads a folder that was converted from the released files with "
             f"`python -m methods.backbones.llamagen_convert --gpt ... --vq ... --t5 ... --out FOLDER`"
         )

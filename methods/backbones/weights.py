@@ -18,10 +18,11 @@ WORLD = Path(bench.__file__).parent / "world" / "weights" / "world-sd"
 
 
 class Part(NamedTuple):
-    """A folder of a pipeline: the class its config must name, and whether it holds weights."""
+    """A folder of a pipeline: the class its config must name (or an older name), and whether it holds weights."""
 
     cls: str
     weights: bool = True
+    formerly: str | None = None
 
     @property
     def config(self) -> str:
@@ -51,7 +52,7 @@ def check_folder(folder: Path, layout: Layout) -> None:
             continue
         name = found.get("_class_name", found.get("architectures")) if isinstance(found, dict) else None
         name = name[0] if isinstance(name, list) and name else name
-        if name not in (expected.cls, None):
+        if name not in (expected.cls, expected.formerly, None):
             wrong.append(f"{part} is a {name}, expected {expected.cls}")
         wrong.extend(_weights_missing(folder / part, part))
     if wrong:
@@ -92,7 +93,7 @@ def hub_commit(repo: str, revision: str | None) -> str | None:
         return revision
     from huggingface_hub import try_to_load_from_cache
 
-    for file in ("model_index.json", "unet/config.json"):
+    for file in ("model_index.json", "unet/config.json", "transformer/config.json"):
         cached = try_to_load_from_cache(repo, file, revision=revision or "main")
         if isinstance(cached, str):
             return Path(cached).parents[file.count("/")].name
