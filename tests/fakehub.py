@@ -1,0 +1,136 @@
+"""A hub on 127.0.0.1 that serves folders as repositories: what huggingface_hub asks for a download, and no more."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+COMMIT = "c" * 40
+LARGE = 1000  # bytes from which a file counts as large: named by its sha256, as the hub does
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def git_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def blob_id(data: bytes) -> str:
+    """What the hub calls a file by: git's id, or the sha256 of a large one."""
+    return sha256(data) if len(data) >= LARGE else git_id(data)
+
+
+class Hub:
+    """Repositories by id, and what the hub was asked.
+
+    Attributes:
+        gated: repositories whose files are refused.
+        torn: files whose next answer breaks off in the middle.
+        asked: (method, file, Range header or None) of every request for a file.
+    """
+
+    def __init__(self) -> None:
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.gated: set[str] = set()
+        self.torn: set[str] = set()
+        self.asked: list[tuple[str, str, str | None]] = []
+        self.url = ""
+
+    def add(self, repo: str, folder: Path) -> None:
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        self.repos[repo] = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+    def served(self, method: str = "GET") -> list[str]:
+        return [file for asked, file, _ in self.asked if asked == method]
+
+
+@contextmanager
+def serve() -> Iterator[Hub]:
+    """A running hub; ``url`` is its endpoint."""
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            path = self.path.partition("?")[0]
+            if api := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/(revision|tree)/\w+", path):
+                self.tell(api[1], api[2])
+            elif file := re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/\w+/(.+)", path):
+                self.hand_out(file[1], file[2])
+            elif path.startswith("/files/"):
+                self.hand_out("files", path.removeprefix("/files/"))
+            else:
+                self.refuse(404, "EntryNotFound")
+
+        def tell(self, repo: str, what: str) -> None:
+            files = hub.repos.get(repo)
+            if files is None:
+                return self.refuse(404, "RepoNotFound")
+            if what == "revision":
+                return self.send(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": []}).encode())
+            tree = []
+            for file, data in files.items():
+                entry: dict[str, Any] = {"type": "file", "path": file, "size": len(data), "oid": git_id(data)}
+                if len(data) >= LARGE:
+                    entry["lfs"] = {"oid": sha256(data), "size": len(data), "pointerSize": 130}
+                tree.append(entry)
+            return self.send(200, json.dumps(tree).encode())
+
+        def hand_out(self, repo: str, file: str) -> None:
+            span = self.headers.get("Range")
+            hub.asked.append((self.command, file, span))
+            if repo in hub.gated:
+                return self.refuse(403, "GatedRepo")
+            data = hub.repos.get(repo, {}).get(file)
+            if data is None:
+                return self.refuse(404, "EntryNotFound")
+            headers = {"ETag": f'"{blob_id(data)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            torn = self.command == "GET" and file in hub.torn
+            hub.torn -= {file} if torn else set()
+            return self.send(206 if start else 200, data[start:], headers, torn)
+
+        def refuse(self, code: int, why: str) -> None:
+            self.send(code, b"", {"X-Error-Code": why})
+
+        def send(self, code: int, data: bytes, headers: dict[str, str] | None = None, torn: bool = False) -> None:
+            self.send_response(code)
+            for key, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data[: len(data) // 2] if torn else data)
+            if torn:
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
