@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from bench.errors import UsageError, near
+from bench.errors import PrerequisiteError, UsageError, near
 from bench.ids import digest, recipe_id, source_digest
 from bench.records import Ledger, Record
 from bench.registry import FAMILIES, find
@@ -48,15 +48,30 @@ class Job:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Blocked:
+    """The cells of a method and part whose backbone's weights are not here, so that they have no recipes yet.
+
+    ``pictures`` counts those of all shards; ``reason`` holds the command that fetches the weights.
+    """
+
+    part: str
+    label: str
+    backbone: str
+    pictures: int
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Work of one suite on one store, as things stand.
 
     Attributes:
-        cells: every cell of the suite (of this shard), in the suite's order; cells may share a recipe.
+        cells: every cell of the suite (of this shard) that has a recipe, in the suite's order; cells may share one.
         wanted: a job for every recipe, grouped by backbone.
         jobs, done, quarantined: wanted, split into what is to do, what is there, and what failed too often.
         attempts: recipe id -> failures so far.
+        blocked: what must be fetched before it can be planned; the rest goes on without.
     """
 
     suite: Suite
@@ -66,6 +81,7 @@ class Plan:
     done: tuple[Job, ...]
     quarantined: tuple[Job, ...]
     attempts: Mapping[str, int]
+    blocked: tuple[Blocked, ...] = ()
 
 
 def make_plan(suite: Suite, store: Store, shard: tuple[int, int] | None = None, retry: bool = False) -> Plan:
@@ -78,11 +94,10 @@ def make_plan(suite: Suite, store: Store, shard: tuple[int, int] | None = None, 
         retry: try quarantined recipes once more.
 
     Raises:
-        UsageError: a method that cannot run on the suite's backbone, wrong knobs, a shard out of range.
-        PrerequisiteError: the backbone's weights are not here.
+        UsageError: a method that cannot run on its backbone, wrong knobs, a shard out of range.
         StoreError: damaged records.
     """
-    cells = tuple(_cells(suite))
+    cells, blocked = _cells(suite)
     if shard is not None:
         i, n = shard
         if not 1 <= i <= n:
@@ -91,7 +106,7 @@ def make_plan(suite: Suite, store: Store, shard: tuple[int, int] | None = None, 
     ledger = store.ledger()
     unique = {c.recipe_id: c for c in reversed(cells)}  # the first cell that wants a recipe speaks for it
     ordered = [unique[i] for i in dict.fromkeys(c.recipe_id for c in cells)]
-    wanted = sorted(ordered, key=lambda j: j.recipe.backbone or "")  # stable, so a backbone is loaded once
+    wanted = sorted(ordered, key=_network)  # stable, so a backbone is loaded once
     done: list[Job] = []
     jobs: list[Job] = []
     given_up: list[Job] = []
@@ -102,7 +117,13 @@ def make_plan(suite: Suite, store: Store, shard: tuple[int, int] | None = None, 
             continue
         attempts[job.recipe_id] = ledger.attempts(job.recipe_id)
         (given_up if attempts[job.recipe_id] >= ATTEMPTS and not retry else jobs).append(job)
-    return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts)
+    return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts, blocked)
+
+
+def _network(job: Job) -> tuple[str, ...]:
+    """What of a recipe decides which network is loaded for it."""
+    recipe = job.recipe
+    return (recipe.backbone or "", recipe.weights or "", recipe.precision or "")
 
 
 def _has(job: Job, ledger: Ledger, store: Store) -> bool:
@@ -110,62 +131,76 @@ def _has(job: Job, ledger: Ledger, store: Store) -> bool:
     return record is not None and store.has_image(record["image_id"])
 
 
-def _cells(suite: Suite) -> list[Job]:
-    backbone = _Backbone(suite)
-    cells = []
+def _cells(suite: Suite) -> tuple[tuple[Job, ...], tuple[Blocked, ...]]:
+    known: dict[str, _Backbone] = {}
+    cells: list[Job] = []
+    blocked: list[Blocked] = []
     for use in suite.methods:
-        identity: dict[str, Any] = {
-            "method": use.method.name, "method_version": use.method.version,
-            "method_source": source_digest(use.method.fn), "params": use.params, **backbone.identity(use),
-        }  # fmt: skip
+        backbone = known.setdefault(network_id(use), _Backbone(use))
+        try:
+            identity: dict[str, Any] = {
+                "method": use.method.name, "method_version": use.method.version,
+                "method_source": source_digest(use.method.fn), "params": use.params, **backbone.identity(use, suite),
+            }  # fmt: skip
+        except PrerequisiteError as error:
+            for part in suite.parts:
+                pictures = len(part.prompts.prompts) * len(suite.seeds)
+                blocked.append(Blocked(part.name, use.label, str(use.backbone), pictures, str(error)))
+            continue
         for part in suite.parts:
             for seed in suite.seeds:
                 for p in part.prompts.prompts:
                     truth = digest(dict(p.attributes)) if use.control else None
                     recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
                     cells.append(Job(recipe, p, part, use))
-    return cells
+    return tuple(cells), tuple(blocked)
+
+
+def network_id(use: MethodUse) -> str:
+    """The same for two methods that one loaded backbone can serve."""
+    return digest([use.backbone, dict(use.backbone_options)])
 
 
 class _Backbone:
-    """The suite's backbone as recipes name it, looked up when the first method needs it."""
+    """A backbone as recipes name it, looked up when the first method needs it."""
 
-    def __init__(self, suite: Suite) -> None:
-        self.suite = suite
+    def __init__(self, use: MethodUse) -> None:
+        self.name, self.options = use.backbone, use.backbone_options
+
+    @cached_property
+    def factory(self) -> Any:
+        return find("backbones", str(self.name))
 
     @cached_property
     def info(self) -> Any:
-        factory = find("backbones", str(self.suite.backbone))
-        return factory.describe(**self.suite.backbone_options)
+        return self.factory.describe(**self.options)
 
     @cached_property
     def source(self) -> str:
         """Digest of the adapter's source: how a network is called decides the pixels too."""
-        factory = find("backbones", str(self.suite.backbone))
-        return source_digest(getattr(factory, "load", factory))
+        return source_digest(getattr(self.factory, "load", self.factory))
 
     @cached_property
     def precision(self) -> str:
         """As asked for, else the factory's default."""
-        factory = find("backbones", str(self.suite.backbone))
-        options = getattr(factory, "options", None)
+        options = getattr(self.factory, "options", None)
         if options is None:
-            options = {p.name: p.default for p in inspect.signature(factory).parameters.values()}
-        return str(self.suite.backbone_options.get("precision", options.get("precision", "fp32")))
+            options = {p.name: p.default for p in inspect.signature(self.factory).parameters.values()}
+        return str(self.options.get("precision", options.get("precision", "fp32")))
 
-    def identity(self, use: MethodUse) -> dict[str, Any]:
+    def identity(self, use: MethodUse, suite: Suite) -> dict[str, Any]:
         """The backbone's fields of a recipe. Refuses a pair that cannot work before anything is loaded."""
         if use.control:
             return {}
         family = use.method.family
-        if self.suite.backbone is None:
+        if self.name is None:
             raise UsageError(
-                f"method {use.label!r} (family {family}) needs a backbone and suite {self.suite.ref} names none; "
-                f"add backbone = NAME to {self.suite.file}"
+                f"method {use.label!r} (family {family}) needs a backbone and suite {suite.ref} names none; "
+                f"add backbone = NAME to {suite.file}"
             )
         if self.info.family != family:
             raise UsageError(
-                f"method {use.label!r} samples in family {family!r}, backbone {self.suite.backbone!r} is of family "
+                f"method {use.label!r} samples in family {family!r}, backbone {self.name!r} is of family "
                 f"{self.info.family!r}; {near(family, FAMILIES)} Pick a method or a backbone of the same family"
             )
         return {

@@ -15,11 +15,11 @@ import numpy as np
 from bench.environment import environment, release_memory
 from bench.errors import PrerequisiteError, UsageError, near
 from bench.noise import Noise
-from bench.plan import ATTEMPTS, Job, Plan, recipe_record
+from bench.plan import ATTEMPTS, Blocked, Job, Plan, network_id, recipe_record
 from bench.records import Record, member_key
 from bench.registry import find
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite import MethodUse, Suite
 from bench.types import Canvas, Cost
 
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
@@ -76,11 +76,12 @@ class RunResult:
     failed: int
     quarantined: int  # given up in earlier runs, not tried
     failures: tuple[Failure, ...]
+    blocked: tuple[Blocked, ...] = ()  # not tried: the weights of their backbones are not here
 
     @property
     def complete(self) -> bool:
         """Whether every wanted picture is there now."""
-        return not (self.failed or self.quarantined)
+        return not (self.failed or self.quarantined or self.blocked)
 
 
 # -- executors: how jobs reach the function that does them. A name chosen from a dict is the whole interface.
@@ -120,24 +121,27 @@ def generate(
         argv: the command, for the run's record; this process's own by default.
 
     Raises:
+        PrerequisiteError: every picture needs weights that are not here. Where only some do, the others are made.
         StoreError: pictures or records cannot be written.
         UsageError: an unknown executor.
     """
     if executor not in EXECUTORS:
         raise UsageError(f"unknown executor {executor!r}; {near(executor, EXECUTORS)}")
+    if plan.blocked and not plan.cells:
+        raise PrerequisiteError("\n".join(dict.fromkeys(b.reason for b in plan.blocked)))
     progress = progress or Silent()
     _record_members(plan, store)
     if not plan.jobs:
-        return RunResult(None, 0, len(plan.done), 0, len(plan.quarantined), ())
+        return RunResult(None, 0, len(plan.done), 0, len(plan.quarantined), (), plan.blocked)
     suite, run_id = plan.suite, uuid.uuid4().hex[:12]
     run: Record = {"kind": "run", "run_id": run_id, "suite": suite.ref, "suite_digest": suite.digest}
     run["argv"] = list(sys.argv if argv is None else argv)
-    options = {**suite.backbone_options, **({"device": device} if device else {})}
-    store.append({**run, "status": "started", "environment": environment(options)})
+    place = {"device": device} if device else {}
+    store.append({**run, "status": "started", "environment": environment({**suite.backbone_options, **place})})
     attempts, made = dict(plan.attempts), 0
     failures: dict[str, Failure] = {}
     progress.start("generate", len(plan.jobs))
-    do, pending = Maker(suite, store, options), list(plan.jobs)
+    do, pending = Maker(suite, store, place), list(plan.jobs)
     while pending:
         again = []
         for job, record in EXECUTORS[executor](pending, do):
@@ -160,7 +164,8 @@ def generate(
         pending = again
     progress.finish("generate")
     store.append({**run, "status": "finished", "made": made, "failed": len(failures)})
-    return RunResult(run_id, made, len(plan.done), len(failures), len(plan.quarantined), tuple(failures.values()))
+    told = tuple(failures.values())
+    return RunResult(run_id, made, len(plan.done), len(failures), len(plan.quarantined), told, plan.blocked)
 
 
 def _record_members(plan: Plan, store: Store) -> None:
@@ -174,15 +179,17 @@ def _record_members(plan: Plan, store: Store) -> None:
 
 
 class Maker:
-    """Does jobs: samples, keeps the picture, and returns the record to write. Loads the backbone once, when needed.
+    """Does jobs: samples, keeps the picture, and returns the record to write.
 
+    Holds one backbone at a time, loaded when a job needs it. ``options`` go over every backbone's own (``device``).
     It raises nothing but ``StoreError``: what goes wrong with one picture is a record, and other work goes on.
     """
 
     def __init__(self, suite: Suite, store: Store, options: Mapping[str, Any]) -> None:
         self.suite, self.store, self.options = suite, store, options
         self._backbone: Any = None
-        self._problem: PrerequisiteError | None = None
+        self._loaded = ""  # which one that is
+        self._problems: dict[str, PrerequisiteError] = {}
 
     def __call__(self, job: Job) -> Record:
         base = {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
@@ -208,22 +215,27 @@ class Maker:
             picture = method.fn(job.prompt, recipe.canvas, noise, **recipe.params)
             rgb, flags = to_rgb(picture, recipe.canvas)
             return rgb, flags, Cost(0, {"render": time.perf_counter() - started})
-        backbone = self._load()
+        backbone = self._load(job.use)
         backbone.meter.reset()
         picture = method.fn(backbone, job.prompt, recipe.canvas, noise, **recipe.params)
         rgb, flags = to_rgb(picture, recipe.canvas)
         return rgb, [*flags, *getattr(backbone.meter, "flags", ())], backbone.meter.cost()
 
-    def _load(self) -> Any:
-        if self._problem is not None:
-            raise self._problem
-        if self._backbone is None:
+    def _load(self, use: MethodUse) -> Any:
+        wanted = network_id(use)
+        if wanted in self._problems:
+            raise self._problems[wanted]
+        if self._loaded != wanted:
+            if self._backbone is not None:
+                self._backbone, self._loaded = None, ""
+                release_memory()  # two may not fit
             try:
-                self._backbone = find("backbones", str(self.suite.backbone))(**self.options)
+                self._backbone = find("backbones", str(use.backbone))(**{**use.backbone_options, **self.options})
             except Exception as error:  # whatever it is, no picture is at fault: nothing is quarantined for it
                 what = str(error) if isinstance(error, PrerequisiteError) else explain(error)
-                self._problem = PrerequisiteError(f"backbone {self.suite.backbone!r} does not load: {what}")
-                raise self._problem from error
+                self._problems[wanted] = PrerequisiteError(f"backbone {use.backbone!r} does not load: {what}")
+                raise self._problems[wanted] from error
+            self._loaded = wanted
         return self._backbone
 
 

@@ -9,18 +9,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bench import prompts
+from bench import prompts, suite_uses
 from bench.errors import UsageError, near
 from bench.ids import digest
 from bench.prompts import PromptSet, read_prompts, spread
-from bench.registry import Method, Metric, find
-from bench.suite_file import MethodFile, MetricFile, PartFile, SuiteFile, check_suite, default_label, read_suite
+from bench.registry import find
+from bench.suite_file import (
+    TIERS,
+    MethodFile,
+    MetricFile,
+    PartFile,
+    SuiteFile,
+    check_labels,
+    default_label,
+    read_suite,
+)  # fmt: skip
+from bench.suite_miniature import shrink
+from bench.suite_uses import MethodUse as MethodUse
+from bench.suite_uses import MetricUse as MetricUse
+from bench.suite_uses import Unavailable as Unavailable
+from bench.suite_uses import Where
 from bench.types import Canvas
 
 # -- what it means
@@ -33,35 +46,6 @@ class Part:
     name: str
     canvas: Canvas
     prompts: PromptSet
-
-
-@dataclass(frozen=True, eq=False)
-class MethodUse:
-    """A method with all its knobs set."""
-
-    label: str
-    ref: str
-    method: Method
-    preset: str | None
-    params: Mapping[str, Any]
-
-    @property
-    def control(self) -> bool:
-        """Whether pictures are drawn from the known truth instead of generated."""
-        return self.method.family == "control"
-
-
-@dataclass(frozen=True, eq=False)
-class MetricUse:
-    """A metric with view, extractor, reference (set metrics) and all knobs settled."""
-
-    label: str
-    ref: str
-    metric: Metric
-    view: str
-    extractor: str | None
-    reference: str | None
-    params: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +64,7 @@ class Suite:
     file: Path
     spec: SuiteFile
     knobs: tuple[tuple[str, str, str], ...] = ()  # --set: (method, knob, value)
+    left_out: tuple[Unavailable, ...] = ()  # what the miniature has no stand-in for
 
     @property
     def ref(self) -> str:
@@ -97,77 +82,33 @@ class Suite:
         backbone = self.backbone and default_label(self.backbone, None)
         return digest([self.ref, self.tier, parts, list(self.seeds), backbone, options])
 
-    @cached_property
+    @property
+    def shrunk(self) -> bool:
+        """Whether this is a suite of tier full on the miniature."""
+        return self.tier == "miniature" and self.spec.miniature is not None
+
+    @property
     def methods(self) -> tuple[MethodUse, ...]:
-        """The methods with their knobs: signature defaults, preset, the suite's defaults, its ``set``, then --set."""
-        uses = []
-        unused = {target for target, _, _ in self.knobs}
-        names: set[str] = set()
-        knobs: set[str] = set()
-        for m in self.spec.methods:
-            with _Where(f"{self.file}: method {m.label or m.ref!r}"):
-                method = find("methods", m.ref)
-                if not isinstance(method, Method):
-                    raise UsageError(f"{m.ref!r} is not a method: decorate it with bench.registry.method")
-                common = {k: v for k, v in self.spec.defaults.items() if k in method.params}
-                params = method.resolve({**common, **m.set}, m.preset)
-            label = m.label or default_label(m.ref, m.preset)
-            mine = {label, m.ref, default_label(m.ref, None), method.name}
-            names |= mine
-            knobs |= set(method.params)
-            given = {knob: value for target, knob, value in self.knobs if target in mine}
-            with _Where("--set"):
-                changed = method.resolve({**params, **given})
-            marks = [f"{k}={v}" for k, v in changed.items() if v != params[k]]
-            # Other knobs, other column: two settings under one label would overwrite each other.
-            uses.append(MethodUse(f"{label}[{','.join(marks)}]" if marks else label, m.ref, method, m.preset, changed))
-            unused -= mine
-        if unused:
-            raise UsageError(f"--set: no method {min(unused)!r} in this run; {near(min(unused), names)}")
-        for knob in set(self.spec.defaults) - knobs:
-            if get_close_matches(knob, knobs):  # a knob that no method of this run has may be another method's
-                raise UsageError(f"{self.file}: defaults.{knob}: no method has this knob; {near(knob, knobs)}")
-        return tuple(uses)
+        """The methods that are here, with all their knobs (:func:`bench.suite_uses.methods`)."""
+        return self._methods[0]
+
+    @property
+    def metrics(self) -> tuple[MetricUse, ...]:
+        """The metrics that are here, with all that they need (:func:`bench.suite_uses.metrics`)."""
+        return self._metrics[0]
+
+    @property
+    def unavailable(self) -> tuple[Unavailable, ...]:
+        """What the suite names that is not here: it spoils nothing and counts nowhere. Raises what the others raise."""
+        return (*self.left_out, *self._methods[1], *self._metrics[1], *suite_uses.references(self))
 
     @cached_property
-    def metrics(self) -> tuple[MetricUse, ...]:
-        """The metrics; where no extractor is named, the role's default of the tier."""
-        uses = []
-        for m in self.spec.metrics:
-            with _Where(f"{self.file}: metric {m.label or m.ref!r}"):
-                metric = find("metrics", m.ref)
-                if not isinstance(metric, Metric):
-                    raise UsageError(f"{m.ref!r} is not a metric: decorate it with bench.registry.metric")
-                params = metric.resolve(m.set)
-                extractor = m.extractor
-                if metric.extractor is None and extractor is not None:
-                    raise UsageError(f"{metric.name} looks at pixels and takes no extractor, got {extractor!r}")
-                if metric.extractor is not None and extractor is None:
-                    from bench.extractors import default
+    def _methods(self) -> tuple[tuple[MethodUse, ...], tuple[Unavailable, ...]]:
+        return suite_uses.methods(self)
 
-                    extractor = default(metric.extractor, self.tier)
-                if (metric.scope == "set") != (m.reference is not None):
-                    needs = "needs a reference" if metric.scope == "set" else "scores pictures and takes no reference"
-                    have = ", ".join(self.references) or "none"
-                    raise UsageError(f"{metric.name} {needs}; references of this suite: {have}")
-            view = m.view or metric.view
-            label = m.label or default_label(m.ref, None)
-            uses.append(MetricUse(label, m.ref, metric, view, extractor, m.reference, params))
-        return tuple(uses)
-
-
-class _Where:
-    """Prefixes ``UsageError`` with the place in the file it comes from."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UsageError):
-            raise UsageError(f"{self.place}: {error}") from error
+    @cached_property
+    def _metrics(self) -> tuple[tuple[MetricUse, ...], tuple[Unavailable, ...]]:
+        return suite_uses.metrics(self)
 
 
 # -- loading
@@ -184,6 +125,7 @@ class Overrides:
         set: ``method.knob=value``.
         limit: that many prompts spread over each part's; 0 drops the part's selection, for its whole prompt set.
         seeds: replaces the list.
+        tier: ``miniature`` runs a suite of tier full on the embedded miniature (bench.suite_miniature).
     """
 
     methods: Sequence[str] = ()
@@ -191,6 +133,7 @@ class Overrides:
     set: Sequence[str] = ()
     limit: int | None = None
     seeds: Sequence[int] = ()
+    tier: str | None = None
 
 
 def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> Suite:
@@ -212,19 +155,48 @@ def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> S
     spec = read_suite(file)
     if version and version != spec.version:
         raise UsageError(f"suite {ref!r}: {file} holds version {spec.version}")
+    spec, left_out = _of_tier(spec, asked.tier, file)
+    for u in left_out:
+        if u.label in (asked.methods if u.kind == "method" else asked.metrics):
+            raise UsageError(f"{file}: {u.kind} {u.label!r}: {u.reason}")
     changes: dict[str, Any] = {}
     if asked.methods:
+        left_out = tuple(u for u in left_out if u.kind != "method")
         changes["methods"] = [m for wanted in asked.methods for m in _choose_methods(wanted, spec.methods)]
     if asked.metrics:
+        left_out = tuple(u for u in left_out if u.kind != "metric")
         changes["metrics"] = [m for wanted in asked.metrics for m in _choose_metrics(wanted, spec.metrics)]
     spec = spec.model_copy(update=changes)
-    check_suite(spec, file)
+    check_labels(spec, file)
     parts = tuple(_part(p, asked.limit, file) for p in spec.parts)
     return Suite(
         spec.name, spec.version, spec.tier, spec.title, tuple(dict.fromkeys(asked.seeds or spec.seeds)), parts,
-        spec.backbone, spec.backbone_options, {n: r.model_dump(exclude_none=True) for n, r in spec.references.items()},
-        file, spec, tuple(_knob(text) for text in asked.set),
+        spec.backbone, spec.backbone_options, {n: r.said for n, r in spec.references.items()},
+        file, spec, tuple(_knob(text) for text in asked.set), left_out,
     )  # fmt: skip
+
+
+def with_methods(suite: Suite, wanted: Iterable[str]) -> Suite:
+    """The same suite, and board, with other methods (as in :class:`Overrides`); each stands there once."""
+    chosen = {m.name: m for text in wanted for m in _choose_methods(text, suite.spec.methods)}
+    return replace(suite, spec=suite.spec.model_copy(update={"methods": list(chosen.values())}))
+
+
+def label_of(suite: Suite, wanted: str) -> str:
+    """What the board calls a method of :func:`with_methods`; looked up in the registry only where knobs are set."""
+    (m,) = with_methods(suite, [wanted]).spec.methods
+    knobs = tuple(k for k in suite.knobs if k[0] in (m.name, m.ref, default_label(m.ref, None)))
+    return with_methods(replace(suite, knobs=knobs), [wanted]).methods[0].label if knobs else m.name
+
+
+def _of_tier(spec: SuiteFile, tier: str | None, file: Path) -> tuple[SuiteFile, tuple[Unavailable, ...]]:
+    if tier in (None, spec.tier):
+        return spec, ()
+    if tier not in TIERS:
+        raise UsageError(f"unknown tier {tier!r}; {near(str(tier), TIERS)}")
+    if tier == "full":
+        raise UsageError(f"{file} is of tier miniature; there is no full tier of it")
+    return shrink(spec, file)
 
 
 def _locate(ref: str | Path) -> tuple[Path, str]:
@@ -241,16 +213,16 @@ def _choose_methods(wanted: str, have: Iterable[MethodFile]) -> list[MethodFile]
     own = [m for m in have if wanted in (m.label, default_label(m.ref, m.preset))]
     own = own or [m for m in have if wanted in (m.ref, default_label(m.ref, None))]
     if own:
-        return own
+        return [m.model_copy(update={"planned": False}) for m in own]  # what is asked for must be there
     head, at, tail = wanted.rpartition("@") if ".py@" in wanted else ("", "", wanted)
     name, _, preset = tail.partition(":")
     return [MethodFile(ref=head + at + name, preset=preset or None)]
 
 
 def _choose_metrics(wanted: str, have: Iterable[MetricFile]) -> list[MetricFile]:
-    own = [m for m in have if wanted == (m.label or default_label(m.ref, None))] or [m for m in have if wanted == m.ref]
+    own = [m for m in have if wanted == m.name] or [m for m in have if wanted == m.ref]
     if own:
-        return own
+        return [m.model_copy(update={"planned": False}) for m in own]
     full = re.fullmatch(r"(.+)\[(.+)\](?:@([\w:-]+))?", wanted)
     return [MetricFile(ref=full[1], extractor=full[2], view=full[3], label=wanted) if full else MetricFile(ref=wanted)]
 
@@ -258,7 +230,7 @@ def _choose_metrics(wanted: str, have: Iterable[MetricFile]) -> list[MetricFile]
 def _part(part: PartFile, limit: int | None, file: Path) -> Part:
     if limit is not None and limit < 0:
         raise UsageError(f"--limit takes a number of prompts, or 0 for the whole set; got {limit}")
-    with _Where(f"{file}: part {part.name!r}"):
+    with Where(f"{file}: part {part.name!r}"):
         base, _, _ = part.prompts.partition(":")
         if part.prompts.endswith(".jsonl"):
             path = file.parent / part.prompts

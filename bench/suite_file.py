@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench.errors import UsageError, near
+
+Tier = Literal["miniature", "full"]  # they never share a board
+TIERS: tuple[str, ...] = get_args(Tier)
 
 
 class _Table(BaseModel):
@@ -26,16 +29,34 @@ class PartFile(_Table):
     prompts: str = Field(min_length=1)
 
 
-class MethodFile(_Table):
-    """A method and its knobs; ``label`` is its name on the board."""
+class _Named(_Table):
+    """Something that may stand by name: ``planned`` says that its absence is no mistake, ``note`` what it is."""
+
+    planned: bool = False
+    note: str = ""
+
+
+class MethodFile(_Named):
+    """A method and its knobs; ``label`` is its name on the board.
+
+    ``backbone`` and ``backbone_options`` are the suite's unless given; ``miniature`` holds knobs for that tier.
+    """
 
     ref: str = Field(min_length=1)
     preset: str | None = None
     label: str | None = None
     set: dict[str, Any] = {}
+    backbone: str | None = None
+    backbone_options: dict[str, Any] = {}
+    miniature: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """What the board calls it."""
+        return self.label or default_label(self.ref, self.preset)
 
 
-class MetricFile(_Table):
+class MetricFile(_Named):
     """A metric, where it looks, with what network, and (set metrics) against which of the ``references``."""
 
     ref: str = Field(min_length=1)
@@ -45,9 +66,14 @@ class MetricFile(_Table):
     reference: str | None = None
     set: dict[str, Any] = {}
 
+    @property
+    def name(self) -> str:
+        """What the board calls it."""
+        return self.label or default_label(self.ref, None)
 
-class ReferenceFile(_Table):
-    """A reference set (bench.references)."""
+
+class ReferenceFile(_Named):
+    """A reference set (bench.references). A ``planned`` folder is one that users fill themselves."""
 
     kind: Literal["world", "folder"]
     width: int | None = None
@@ -57,26 +83,67 @@ class ReferenceFile(_Table):
     loop: bool | None = None
     path: str | None = None
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """The specification as :func:`bench.references.load_reference` takes it."""
+        return self.model_dump(exclude_none=True, exclude={"planned", "note"})
+
+
+def _first(seeds: Any) -> Any:
+    return list(range(seeds)) if type(seeds) is int else seeds
+
+
+Seeds = Annotated[list[int], BeforeValidator(_first), Field(min_length=1)]  # 500 is short for 0 to 499
+
+
+class MiniatureFile(_Table):
+    """How a suite of tier full runs on the embedded miniature (bench.suite_miniature).
+
+    ``scale`` divides sides of canvases and views. ``backbones`` are stand-ins for those that methods name themselves.
+    ``metrics`` and ``references`` replace the suite's; without metrics its own look through the tier's networks.
+    """
+
+    scale: int = Field(gt=0)
+    backbone: str = "world-sd"
+    backbones: dict[str, str] = {}
+    seeds: Seeds | None = None
+    defaults: dict[str, Any] = {}
+    metrics: list[MetricFile] = []
+    references: dict[str, ReferenceFile] = {}
+
+
+class GateFile(_Table):
+    """Margins of gates (bench.gate): the loss in each number, in its unit, that still passes; measured by calibrate."""
+
+    margins: dict[str, Annotated[float, Field(ge=0, strict=False)]] = {}
+
 
 class SuiteFile(_Table):
-    """A suite as it is written. ``defaults`` are knobs for every method that has them."""
+    """A suite as it is written. ``defaults`` are knobs for every method that has them and runs on ``backbone``.
+
+    ``protocol`` names a preset (bench.protocols) whose metrics and references come before the suite's own.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     version: str = Field(min_length=1)
-    tier: Literal["miniature", "full"]
+    tier: Tier
     title: str = ""
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: Seeds = [0]
     backbone: str | None = None
     backbone_options: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     parts: list[PartFile] = Field(min_length=1)
     methods: list[MethodFile] = []
+    protocol: str | None = None
     metrics: list[MetricFile] = []
     references: dict[str, ReferenceFile] = {}
+    miniature: MiniatureFile | None = None
+    gate: GateFile = GateFile()
 
 
 _TABLES: dict[str, type[BaseModel]] = {
     "parts": PartFile, "methods": MethodFile, "metrics": MetricFile, "references": ReferenceFile,
+    "miniature": MiniatureFile, "gate": GateFile,
 }  # fmt: skip
 
 
@@ -93,9 +160,29 @@ def read_suite(file: Path) -> SuiteFile:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file}: not TOML: {error}") from error
     try:
-        return _anchored(SuiteFile.model_validate(data), file.parent)
+        spec = SuiteFile.model_validate(data)
     except ValidationError as error:
         raise UsageError("\n".join(f"{file}: {_explain(e)}" for e in error.errors())) from error
+    spec = _anchored(_with_protocol(spec, file), file.parent)
+    _check(spec, file)
+    return spec
+
+
+def _with_protocol(spec: SuiteFile, file: Path) -> SuiteFile:
+    """The suite with the metrics and references of its protocol before its own."""
+    from bench.protocols import load_protocol  # protocols are written with the tables above
+
+    if spec.protocol is None:
+        return spec
+    try:
+        preset = load_protocol(spec.protocol)
+    except UsageError as error:
+        raise UsageError(f"{file}: protocol: {error}") from error
+    metrics = [MetricFile.model_validate(m) for m in preset.metrics]
+    references = {name: ReferenceFile.model_validate(r) for name, r in preset.references.items()}
+    return spec.model_copy(
+        update={"metrics": [*metrics, *spec.metrics], "references": {**references, **spec.references}}
+    )
 
 
 def _explain(error: Mapping[str, Any]) -> str:
@@ -103,7 +190,8 @@ def _explain(error: Mapping[str, Any]) -> str:
     where = error["loc"]
     key = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in where).lstrip(".")
     if error["type"] == "extra_forbidden":
-        known = (_TABLES[where[0]] if len(where) > 1 else SuiteFile).model_fields
+        tables = [_TABLES[k] for k in where[:-1] if k in _TABLES]  # the innermost one holds the key
+        known = (tables[-1] if tables else SuiteFile).model_fields
         return f"{key}: unknown key; {near(str(where[-1]), known)}"
     if error["type"] == "missing":
         return f"{key}: missing; expected a value"
@@ -120,32 +208,58 @@ def _anchored(spec: SuiteFile, folder: Path) -> SuiteFile:
     def path(text: str | None) -> str | None:
         return str(folder / Path(text).expanduser()) if text else text
 
+    def looked(table: SuiteFile | MiniatureFile) -> dict[str, Any]:
+        return {
+            "metrics": [m.model_copy(update={"ref": ref(m.ref)}) for m in table.metrics],
+            "references": {n: r.model_copy(update={"path": path(r.path)}) for n, r in table.references.items()},
+        }
+
+    small = spec.miniature
+    if small is not None:
+        stand_ins = {"backbone": ref(small.backbone), "backbones": {k: ref(v) for k, v in small.backbones.items()}}
+        small = small.model_copy(update={**looked(small), **stand_ins})
     return spec.model_copy(
         update={
             "backbone": ref(spec.backbone) if spec.backbone else None,
-            "methods": [m.model_copy(update={"ref": ref(m.ref)}) for m in spec.methods],
-            "metrics": [m.model_copy(update={"ref": ref(m.ref)}) for m in spec.metrics],
-            "references": {n: r.model_copy(update={"path": path(r.path)}) for n, r in spec.references.items()},
+            "methods": [
+                m.model_copy(update={"ref": ref(m.ref), "backbone": ref(m.backbone) if m.backbone else None})
+                for m in spec.methods
+            ],
+            "miniature": small,
+            **looked(spec),
         }
     )
 
 
-def check_suite(spec: SuiteFile, file: Path) -> None:
-    """What one table must know of another: unique names, references that exist."""
+def _check(spec: SuiteFile, file: Path) -> None:
+    """What one table must know of another, whatever a command changes later."""
+    if spec.miniature is not None and spec.tier == "miniature":
+        raise UsageError(f"{file}: miniature: this table shows how a suite of tier full gets there; the tier is given")
+    small = spec.miniature.metrics if spec.miniature else []
+    tables: dict[str, Sequence[MethodFile | MetricFile]] = {
+        "methods": spec.methods, "metrics": spec.metrics, "miniature.metrics": small,
+    }  # fmt: skip
+    for table, entries in tables.items():
+        for i, m in enumerate(entries):
+            if m.planned and ".py@" in m.ref:
+                raise UsageError(f"{file}: {table}[{i}].planned: only names can be planned, {m.ref!r} is a file")
+            known = spec.miniature.references if spec.miniature and table != "metrics" else spec.references
+            if isinstance(m, MetricFile) and m.reference is not None and m.reference not in known:
+                raise UsageError(f"{file}: {table}[{i}].reference: unknown {m.reference!r}; {near(m.reference, known)}")
+
+
+def check_labels(spec: SuiteFile, file: Path) -> None:
+    """Refuse two entries of one table under one name."""
     names = {
         "parts": [p.name for p in spec.parts],
-        "methods": [m.label or default_label(m.ref, m.preset) for m in spec.methods],
-        "metrics": [m.label or default_label(m.ref, None) for m in spec.metrics],
+        "methods": [m.name for m in spec.methods],
+        "metrics": [m.name for m in spec.metrics],
     }
     for table, used in names.items():
         for i, name in enumerate(used):
             if name in used[:i]:
                 hint = "part names must differ" if table == "parts" else "give one of them another label"
                 raise UsageError(f"{file}: {table}[{i}]: {name!r} is there twice; {hint}")
-    for i, m in enumerate(spec.metrics):
-        if m.reference is not None and m.reference not in spec.references:
-            hint = near(m.reference, spec.references)
-            raise UsageError(f"{file}: metrics[{i}].reference: unknown {m.reference!r}; {hint}")
 
 
 def default_label(ref: str, preset: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small import PLUGINS, SUITE, planned, small
 
-from bench.errors import UsageError
+from bench.errors import PrerequisiteError, UsageError
 from bench.plan import ATTEMPTS, Plan, make_plan
 from bench.run import generate
 from bench.store import Store
@@ -155,3 +155,83 @@ def test_a_method_that_needs_a_backbone_is_refused_where_the_suite_has_none(tmp_
     with pytest.raises(UsageError, match=r"'latent' \(family latent\) needs a backbone.*add backbone = NAME to .*toml"):
         make_plan(small(tmp_path, bare), store)
     assert len(make_plan(small(tmp_path, bare, methods=["plugins.py@grain"]), store).jobs) == 3
+
+
+# -- several backbones
+
+TWO = (
+    PLUGINS
+    + """
+class Weightless:
+    name, family, weights_digest = "other", "latent", "weights-2"
+
+def other(device="cpu", precision="fp32", batch=1):
+    loads.append("other")
+    return Backbone()
+
+def told(**options):
+    from bench.errors import PrerequisiteError
+    raise PrerequisiteError("fetch them with: hf download someone/other")
+
+other.describe = lambda **options: Weightless
+"""
+)
+MIXED = SUITE + '[[methods]]\nref = "plugins.py@latent-grain"\nlabel = "own"\nbackbone = "plugins.py@other"\n'
+MISSING = TWO + "other.describe = told\n"
+
+
+def test_a_recipe_names_the_backbone_of_its_method(tmp_path: Path, store: Store) -> None:
+    plan = make_plan(small(tmp_path, MIXED, TWO), store)
+    said = {j.use.label: (j.recipe.backbone, j.recipe.weights) for j in plan.wanted}
+    assert said == {
+        "plugins.py@grain": (None, None), "latent": ("fake", "weights-1"), "own": ("other", "weights-2"),
+    }  # fmt: skip
+    assert [j.recipe.backbone for j in plan.wanted] == [None] * 3 + ["fake"] * 3 + ["other"] * 3
+    assert len({j.recipe_id for j in plan.wanted}) == 9
+
+
+def test_naming_the_suites_own_backbone_again_is_the_same_work(tmp_path: Path, store: Store) -> None:
+    named = SUITE.replace('label = "latent"', 'label = "latent"\nbackbone = "plugins.py@fake"')
+    other = SUITE.replace('label = "latent"', 'label = "latent"\nbackbone = "plugins.py@other"')
+    suites = (small(tmp_path, toml, TWO) for toml in (SUITE, named, other))
+    plain, same, not_same = ({j.recipe_id for j in make_plan(suite, store).wanted} for suite in suites)
+    assert plain == same
+    assert plain != not_same
+
+
+def test_missing_weights_block_their_own_methods_only_and_are_told_with_the_command(
+    tmp_path: Path, store: Store
+) -> None:
+    plan = make_plan(small(tmp_path, MIXED, MISSING, seeds=[0, 1]), store)
+    assert {j.use.label for j in plan.cells} == {"plugins.py@grain", "latent"}
+    [blocked] = plan.blocked
+    assert (blocked.part, blocked.label, blocked.pictures) == ("2to1", "own", 6)
+    assert blocked.backbone.endswith("plugins.py@other")
+    assert "hf download someone/other" in blocked.reason
+    assert make_plan(small(tmp_path, MIXED, TWO), store).blocked == ()
+
+
+def test_a_run_does_what_it_can_and_is_not_complete(tmp_path: Path, store: Store) -> None:
+    plan = make_plan(small(tmp_path, MIXED, MISSING), store)
+    result = generate(plan, store)
+    assert (result.made, result.failed, result.complete) == (6, 0, False)
+    assert result.blocked == plan.blocked
+    again = generate(make_plan(small(tmp_path, MIXED, MISSING), store), store)
+    assert (again.made, again.done, again.complete) == (0, 6, False)
+    whole = generate(make_plan(small(tmp_path / "b", MIXED, TWO), store), store)
+    assert (whole.blocked, whole.complete) == ((), True)
+
+
+def test_a_run_that_can_do_nothing_says_what_to_fetch(tmp_path: Path, store: Store) -> None:
+    plan = make_plan(small(tmp_path, MIXED, MISSING, methods=["own"]), store)
+    with pytest.raises(PrerequisiteError, match="hf download someone/other"):
+        generate(plan, store)
+    assert not store.root.exists()
+
+
+def test_backbones_are_loaded_once_each_one_after_the_other(tmp_path: Path, store: Store) -> None:
+    between = '[[methods]]\nref = "plugins.py@latent-grain"\nlabel = "slow"\nset = {steps = 9}\n'
+    suite = small(tmp_path, MIXED + between, TWO)  # of the suite's backbone, after one of another
+    loads = suite.methods[1].method.fn.__globals__["loads"]
+    result = generate(make_plan(suite, store), store)
+    assert (result.made, loads) == (12, ["cpu", "other"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from small import PLUGINS, SUITE, small, write_suite
 
 from bench import registry
 from bench.errors import UsageError
+from bench.protocols import load_protocol
 from bench.suite import load_suite
+from bench.suite_file import read_suite
 
 
 def test_a_suite_says_what_is_asked_and_by_whom(tmp_path: Path) -> None:
@@ -207,3 +210,137 @@ def test_the_suites_that_ship_are_found_by_name() -> None:
     assert "miniature" in registry.names("suites")
     path = registry.find("suites", "miniature")
     assert path.is_file()
+
+
+# -- what stands by name
+
+
+PLANNED = SUITE + '[[methods]]\nref = "nobody-has-this"\nlabel = "Nobody"\nplanned = true\nnote = "A paper, 2031"\n'
+
+
+def test_a_planned_method_that_is_not_here_is_told_and_spoils_nothing(tmp_path: Path) -> None:
+    suite = small(tmp_path, PLANNED)
+    assert [m.label for m in suite.methods] == ["plugins.py@grain", "latent"]
+    assert [vars(u) for u in suite.unavailable] == [
+        {"kind": "method", "label": "Nobody", "ref": "nobody-has-this",
+         "reason": "not in this project: A paper, 2031"}
+    ]  # fmt: skip
+
+
+def test_a_misspelt_name_that_is_not_planned_stays_an_error_with_near_misses(tmp_path: Path) -> None:
+    method = small(tmp_path / "a", PLANNED.replace("planned = true\n", "").replace("nobody-has-this", "multidifusion"))
+    with pytest.raises(UsageError, match="method 'Nobody': unknown method 'multidifusion'; did you mean 'multidiffu"):
+        _ = method.unavailable
+    metric = small(tmp_path / "b", SUITE.replace("plugins.py@brightness", "gsd-dyno"))
+    with pytest.raises(UsageError, match="unknown metric 'gsd-dyno'; did you mean 'gsd-dino'"):
+        _ = metric.unavailable
+
+
+def test_planned_changes_nothing_where_the_thing_is_there(tmp_path: Path) -> None:
+    there = SUITE + '[[methods]]\nref = "world-truth"\n[[metrics]]\nref = "adjacent"\n'
+    flagged = there.replace('"world-truth"\n', '"world-truth"\nplanned = true\n').replace(
+        '"adjacent"\n', '"adjacent"\nplanned = true\nnote = "said"\n'
+    )
+    plain, marked = small(tmp_path / "a", there), small(tmp_path / "b", flagged)
+    assert [m.label for m in marked.methods] == [m.label for m in plain.methods]
+    assert [m.label for m in marked.metrics] == [m.label for m in plain.metrics]
+    assert marked.unavailable == ()
+    assert marked.digest == plain.digest
+
+
+def test_files_cannot_be_planned_and_what_is_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"methods\[1\]\.planned: only names can be planned, .*plugins\.py@latent"):
+        small(tmp_path, SUITE.replace('label = "latent"', 'label = "latent"\nplanned = true'))
+    for name in ("Nobody", "nobody-has-this"):
+        with pytest.raises(UsageError, match="unknown method 'nobody-has-this'"):
+            _ = small(tmp_path, PLANNED, methods=[name]).methods
+
+
+def test_a_planned_method_that_does_not_fit_its_backbone_is_told(tmp_path: Path) -> None:
+    entry = '[[methods]]\nref = "direct"\nlabel = "own"\nplanned = true\nbackbone = "no-such-network"\n'
+    other = '[[methods]]\nref = "direct-tokens"\nlabel = "tokens"\nplanned = true\nbackbone = "world-sd"\n'
+    suite = small(tmp_path, SUITE + entry + other)
+    assert {u.label: u.reason for u in suite.unavailable} == {
+        "own": "its backbone no-such-network is not in this project",
+        "tokens": "samples in family tokens, backbone world-sd is of family latent",
+    }
+
+
+def test_metrics_wait_for_planned_references_only(tmp_path: Path) -> None:
+    table = '[[metrics]]\nref = "fid"\nreference = "real"\n[references.real]\nkind = "folder"\npath = "real"\n'
+    waiting = small(tmp_path, SUITE + table + 'planned = true\nnote = "yours"\n')
+    assert [m.label for m in waiting.metrics] == ["plugins.py@brightness"]
+    assert [(u.kind, u.label, u.reason) for u in waiting.unavailable] == [
+        ("metric", "fid", "its reference 'real' is not here"),
+        ("reference", "real", f"no folder {tmp_path / 'real'}: yours"),
+    ]
+    assert waiting.references == {"real": {"kind": "folder", "path": str(tmp_path / "real")}}
+    assert [m.label for m in small(tmp_path, SUITE + table).metrics][1:] == ["fid"]  # scoring says what is missing
+    (tmp_path / "real").mkdir()
+    there = small(tmp_path, SUITE + table + "planned = true\n")
+    assert [m.label for m in there.metrics][1:] == ["fid"]
+    assert there.unavailable == ()
+
+
+# -- backbones of their own
+
+
+def test_a_method_runs_on_the_suites_backbone_unless_it_names_its_own(tmp_path: Path) -> None:
+    toml = SUITE.replace('title = "Small"', 'backbone_options = {device = "cuda", precision = "fp16"}')
+    same = '[[methods]]\nref = "plugins.py@latent-grain"\nlabel = "same"\n'
+    own = same.replace("same", "own") + 'backbone = "plugins.py@other"\nbackbone_options = {batch = 2}\n'
+    suite = small(tmp_path, toml + same + own)
+    fake = str(tmp_path / "plugins.py@fake")
+    assert {m.label: (m.backbone, m.backbone_options) for m in suite.methods} == {
+        "plugins.py@grain": (None, {}),  # a control asks no network
+        "latent": (fake, {"device": "cuda", "precision": "fp16"}),
+        "same": (fake, {"device": "cuda", "precision": "fp16"}),
+        "own": (str(tmp_path / "plugins.py@other"), {"device": "cuda", "batch": 2}),
+    }
+    assert suite.digest == small(tmp_path, toml).digest
+
+
+def test_options_of_a_method_go_over_the_suites(tmp_path: Path) -> None:
+    toml = SUITE.replace('title = "Small"', 'backbone_options = {device = "cuda", precision = "fp16"}')
+    toml = toml.replace('label = "latent"', 'label = "latent"\nbackbone_options = {precision = "bf16"}')
+    assert small(tmp_path, toml).methods[1].backbone_options == {"device": "cuda", "precision": "bf16"}
+
+
+def test_defaults_are_for_the_suites_backbone(tmp_path: Path) -> None:
+    toml = SUITE.replace('title = "Small"', "defaults = {steps = 5}")
+    own = '[[methods]]\nref = "plugins.py@latent-grain"\nlabel = "own"\nbackbone = "plugins.py@other"\n'
+    _, latent, other = small(tmp_path, toml + own).methods
+    assert (latent.params, other.params) == ({"steps": 5}, {"steps": 3})
+
+
+# -- protocols
+
+
+def test_a_protocol_brings_its_metrics_and_references_before_the_suites_own(tmp_path: Path) -> None:
+    suite = small(tmp_path, SUITE.replace('title = "Small"', 'protocol = "msd-2024"'))
+    preset = load_protocol("msd-2024")
+    refs = [m["ref"] for m in preset.metrics]
+    assert [m.ref for m in suite.spec.metrics] == [*refs, str(tmp_path / "plugins.py@brightness")]
+    assert set(suite.references) == set(preset.references)
+    assert suite.digest == small(tmp_path).digest
+    with pytest.raises(
+        UsageError, match=r"small\.toml: protocol: unknown protocol 'msd-2042'; did you mean 'msd-2024'"
+    ):
+        small(tmp_path, SUITE.replace('title = "Small"', 'protocol = "msd-2042"'))
+
+
+def test_the_file_in_the_documentation_is_a_suite(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "suites.md").read_text()
+    file = tmp_path / "mine.toml"
+    file.write_text("".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)))
+    spec = read_suite(file)
+    assert (spec.name, spec.seeds, spec.miniature and spec.miniature.scale) == ("mine", [0, 1], 16)
+    for name in re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE):
+        assert registry.find("suites", name).is_file()
+
+
+def test_a_number_of_seeds_stands_for_the_first_ones(tmp_path: Path) -> None:
+    assert small(tmp_path, SUITE.replace('title = "Small"', "seeds = 3")).seeds == (0, 1, 2)
+    for wrong in ("0", "true", '"3"'):
+        with pytest.raises(UsageError, match=r"small\.toml: seeds: "):
+            small(tmp_path, SUITE.replace('title = "Small"', f"seeds = {wrong}"))

@@ -51,13 +51,13 @@ def token_map(rgb: np.ndarray, network: Extractor, loop: bool = False) -> np.nda
     starts = list(range(0, length if loop else length - side + 1, step))
     if not loop and starts[-1] != length - side:
         starts.append(length - side)
-    total = weight = None
+    total, weight = np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
     for a in range(0, len(starts), BATCH):
         squares = [wide[:, x : x + side] for x in starts[a : a + BATCH]]
         tokens = network.patches([s.transpose(1, 0, 2) if tall else s for s in squares])
         tokens = tokens.transpose(0, 2, 1, 3) if tall else tokens
         g = tokens.shape[1]
-        if total is None:
+        if not total.size:
             columns = max(g, round(length * g / side))
             total, weight = np.zeros((g, columns, tokens.shape[-1])), np.zeros((1, columns, 1))
             fall = (1 - 0.9 * abs((np.arange(g) + 0.5) / g * 2 - 1))[None, :, None]
@@ -65,9 +65,8 @@ def token_map(rgb: np.ndarray, network: Extractor, loop: bool = False) -> np.nda
             at = (min(round(x * g / side), columns - (0 if loop else g)) + np.arange(g)) % columns
             total[:, at] += square * fall
             weight[:, at] += fall
-    assert total is not None
-    assert weight is not None
-    return total / weight if not tall else (total / weight).transpose(1, 0, 2)
+    mean: np.ndarray = total / weight
+    return mean.transpose(1, 0, 2) if tall else mean
 
 
 def repeat_count(tokens: np.ndarray, loop: bool = False) -> float | None:
@@ -110,6 +109,11 @@ def _family(alike: np.ndarray, allowed: np.ndarray, xs: np.ndarray, apart: float
     values={"repeat-count": "lower"}, source="defined by this project: bench.metrics.repetition",
 )  # fmt: skip
 def repetition(sample: Sample) -> list[Value]:
-    """How often the most conspicuous things of the panorama occur; undefined where nothing stands out."""
+    """How often the most conspicuous things of the panorama occur; undefined where nothing stands out.
+
+    A picture of one colour has no value: all that differs in its tokens is where they were cut.
+    """
+    if np.ptp(sample.rgb) == 0:
+        return [Value("repeat-count", None)]
     tokens = token_map(sample.rgb, sample.network(), sample.canvas.loop)
     return [Value("repeat-count", number(repeat_count(tokens, sample.canvas.loop)))]

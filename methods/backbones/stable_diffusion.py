@@ -52,7 +52,8 @@ class StableDiffusion(LatentNetwork):
     ) -> None:
         super().__init__(name, weights, parts, **options)
         self.unet = parts["unet"]
-        self.text_encoder, self.tokenizer = parts.get("text_encoder"), parts.get("tokenizer")
+        self.text_encoder: Any = parts.get("text_encoder")
+        self.tokenizer: Any = parts.get("tokenizer")
         side = self.unet.config.sample_size
         self.window = int(side if isinstance(side, int) else max(side))
         self.channels = int(self.unet.config.in_channels)
