@@ -152,7 +152,9 @@ class _Replay(torch.autograd.Function):
     """A call known by its costs, in a graph: bytes held until the backward pass, which costs what it once did."""
 
     @staticmethod
-    def forward(ctx: Any, there: _Cost, back: _Cost, held: int, like: Any, tally: Tally, meter: Any, *inputs: Any) -> Any:
+    def forward(
+        ctx: Any, there: _Cost, back: _Cost, held: int, like: Any, tally: Tally, meter: Any, *inputs: Any
+    ) -> Any:
         ctx.back, ctx.tally, ctx.meter, ctx.inputs = back, tally, meter, inputs
         ctx.save_for_backward(torch.empty(held, dtype=torch.uint8, device="meta"))
         there.add(tally, meter)
@@ -210,7 +212,8 @@ def remembered(call: Callable[..., torch.Tensor], tally: Tally, meter: Any) -> C
             known[key] = learn(args, kwargs, graph)
         there, back, held, like = known[key]
         if graph:
-            replayed: torch.Tensor = _Replay.apply(there, back, held, like, tally, meter, *args)  # type: ignore[no-untyped-call]
+            graph_of: Any = _Replay.apply
+            replayed: torch.Tensor = graph_of(there, back, held, like, tally, meter, *args)
             return replayed
         there.add(tally, meter)
         return torch.empty(like[0], dtype=like[1], device="meta")

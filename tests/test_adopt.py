@@ -118,7 +118,7 @@ def test_a_wrong_line_is_named_and_nothing_is_taken(
 def test_a_picture_of_another_size_is_refused_with_all_others(folder: Path, suite: Suite, store: Store) -> None:
     Image.fromarray(np.zeros((8, 32, 3), np.uint8)).save(folder / "0_reef.png")
     (folder / "harbour-seed0.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match="0_reef.png is 32x8, part 2to1 is 16x8") as caught:
+    with pytest.raises(UsageError, match=r"0_reef\.png is 32x8, part 2to1 is 16x8") as caught:
         adopt(folder, suite, "theirs", manifest(folder, ALL), store)
     assert "harbour-seed0.png" in str(caught.value)
     assert not (store.root / "records").exists()

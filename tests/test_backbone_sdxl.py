@@ -104,7 +104,7 @@ def test_a_folder_round_trips_and_a_partial_one_is_refused_in_one_error(folder: 
 
 
 def test_a_stable_diffusion_2_folder_is_not_sdxl(tiny_sd: Path) -> None:
-    with pytest.raises(UsageError, match="text_encoder_2/config.json is missing"):
+    with pytest.raises(UsageError, match=r"text_encoder_2/config\.json is missing"):
         sdxl.describe(model=str(tiny_sd))
 
 

@@ -16,8 +16,8 @@ import methods.backbones.weights as weights
 from bench.errors import PrerequisiteError, UsageError
 from bench.ids import folder_digest
 from methods.backbones import Conditioning
-from methods.backbones.stable_diffusion import from_pretrained, world_sd
 from methods.backbones.meter import Meter
+from methods.backbones.stable_diffusion import from_pretrained, world_sd
 from methods.backbones.tiny import write_tiny_sd
 
 

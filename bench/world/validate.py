@@ -252,7 +252,7 @@ def respond(defect: str, metric: str, view: str, direction: str, found: Mapping[
     table = table[:, np.isfinite(table).all(0)]  # paired: panoramas on which it is defined at every strength
     n = table.shape[1]
     nothing: tuple[float | None, ...] = (None,) * len(order)
-    means = [float(np.mean(line)) for line in table] if n else list(nothing)
+    means: list[float | None] = [float(np.mean(line)) for line in table] if n else list(nothing)
     plain = (defect, metric, view, direction, n, tuple(order), tuple(means))
     if n < 2:
         return Response(*plain, nothing, nothing, None, None, None, None, "-")

@@ -1,4 +1,4 @@
-"""One page of :mod:`bench.world.validate`: a curve for every metric and defect, coloured by what the metric makes of it."""
+"""One page of :mod:`bench.world.validate`: a curve for every metric and defect, coloured by its verdict."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ COLOURS = {"punishes": "#15803d", "rewards": "#b91c1c", "mixed": "#c2410c", "bli
 # Numbers that say the same as one on the page, or have no better and worse.
 LEFT_OUT = ("gsd-dino-distant", "gsd-lpips-distant", "adjacent-tv-excess", "object-excess", "horizon-jump")
 SAME = {("clip-score-worst", "squash"), ("clip-score-worst", "centre")}  # one view: the worst is the mean
-ONE_LINE = {name: name.replace(" of the unique thing", "").replace("windows overwritten by one of them", "windows cloned")
-            .replace("another prompt's scene, share", "other scene, share") for name in DEFECTS}  # fmt: skip
+SHORT = {
+    "copies of the unique thing": "copies",
+    "windows overwritten by one of them": "windows cloned",
+    "another prompt's scene, share": "other scene, share",
+}
 
 
 def write_responses(responses: Sequence[Response], path: Path) -> None:
@@ -57,7 +60,6 @@ def draw_page(responses: Sequence[Response], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     shown = [r for r in responses if not r.metric.startswith(LEFT_OUT) and (r.metric, r.view) not in SAME]
-    n = max(r.n for r in shown)
     across = [d for d in DEFECTS if any(r.defect == d for r in shown)]
     down = list(dict.fromkeys((r.metric, r.view) for r in shown))
     cell = {(r.metric, r.view, r.defect): r for r in shown}
@@ -72,13 +74,16 @@ def draw_page(responses: Sequence[Response], path: Path) -> None:
         said = f"{metric}\n@{view}, {better.get(direction, 'no better')}"
         line[0].set_ylabel(said, rotation=0, ha="right", va="center", fontsize=6.5, labelpad=8)
     for axes, defect in zip(grid[0], across):
-        axes.set_title(ONE_LINE[defect].replace(", ", ",\n"), fontsize=7.5)
+        axes.set_title(
+            f"{SHORT.get(defect, defect)}\nn = {max(r.n for r in shown if r.defect == defect)}".replace(", ", ",\n"),
+            fontsize=7.5,
+        )
     key = "   ".join(f"{name}: {text}" for name, text in (
         ("green", "gets worse with the defect"), ("red", "gets better: rewards it"), ("orange", "both"),
         ("grey", "does not see it"), ("black", "no interval or no better"),
     ))  # fmt: skip
     fig.suptitle(
-        f"What metrics answer to known defects of {n} rendered panoramas (means, 95 % intervals; numbers: Spearman)\n{key}",
+        f"What metrics answer to known defects of rendered panoramas (means, 95 % intervals; numbers: Spearman)\n{key}",
         fontsize=8, y=0.998,
     )  # fmt: skip
     fig.tight_layout(rect=(0, 0, 1, 0.985), h_pad=0.25, w_pad=0.4)

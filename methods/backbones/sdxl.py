@@ -79,7 +79,7 @@ class SDXL(LatentNetwork):
         return make_scheduler(self._scheduler_config, steps, self._sampler, double=self.precision == "fp64")
 
     def predict(self, latents: Tensor, t: Any, embeds: Tensor, added: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The U-Net in one call on (n, channels, h, w); ``added`` holds ``text_embeds`` and, if it likes, ``time_ids``."""
+        """The U-Net in one call on (n, channels, h, w); ``added`` holds ``text_embeds``, and ``time_ids`` if given."""
         import torch
 
         self.meter.count(latents.shape[0])
@@ -105,7 +105,7 @@ def _load(
 ) -> SDXL:
     """Stable Diffusion XL base 1.0, 1024 px squares (CreativeML Open RAIL++-M)."""
     _, network, _ = target(options["device"], options["precision"])  # before anything large is read
-    low = {p: network for p in ("unet", "text_encoder", "text_encoder_2")}
+    low = dict.fromkeys(("unet", "text_encoder", "text_encoder_2"), network)
     return SDXL("sdxl", *load_parts(model, revision, LAYOUT, low), sampler=sampler, **options)
 
 
