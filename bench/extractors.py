@@ -10,9 +10,9 @@ Nothing is downloaded here: weights that are missing raise ``PrerequisiteError``
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,13 +24,21 @@ from bench.ids import digest, file_digest, folder_digest
 
 EXTRACTOR_VERSION = "1"  # bump when preprocessing or the layer that is read changes
 WORLD = Path(__file__).resolve().parent / "world" / "weights"
-ROLES = ("dino", "clip", "inception", "lpips", "oracle")
-FOLDER_FILES = {  # what a folder of each role must hold
+STAND_INS = ("dino", "clip", "inception", "lpips", "oracle", "style")  # roles the miniature has networks of its own for
+ROLES = (*STAND_INS, "hps", "reward", "pick", "aesthetic", "iqa", "owl")
+FOLDER_FILES = {  # what a folder of each role must hold; a pattern stands for one file
     "dino": ("config.json", "model.safetensors"),  # timm, written by timm.models.save_for_hf
     "inception": ("config.json", "model.safetensors"),  # timm classifier
     "clip": ("open_clip_config.json", "open_clip_model.safetensors"),  # open_clip
     "lpips": ("config.json", "model.safetensors"),  # {"net": ..., "lpips": ...} and the state of lpips.LPIPS
+    "style": ("config.json", "model.safetensors"),  # an lpips folder, whose trunk is read
     "oracle": ("model.safetensors",),
+    "hps": ("open_clip_config.json", "HPS*.pt"),  # the architecture as open_clip writes it, the official checkpoint
+    "reward": ("ImageReward.pt", "med_config.json", "vocab.txt"),  # the official files, and BERT's vocabulary
+    "pick": ("config.json", "model.safetensors"),  # transformers' CLIPModel
+    "aesthetic": ("open_clip_config.json", "open_clip_model.safetensors", "*.pth"),  # a CLIP and the head on it
+    "iqa": ("open_clip_config.json", "open_clip_model.safetensors"),  # open_clip
+    "owl": ("config.json", "model.safetensors"),  # transformers' Owlv2ForObjectDetection
 }
 
 
@@ -45,6 +53,9 @@ class Extractor(Protocol):
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """(n, dim) float32 features; crops that are not square are squashed to the network's square input."""
 
+    def patches(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """(n, g, g, dim) float32: the tokens of the last block before its norm, rows from the top (role dino)."""
+
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """(n, dim) float32, unit length (role clip)."""
 
@@ -52,12 +63,12 @@ class Extractor(Protocol):
         """(n, classes) float32 (role inception)."""
 
     def distances(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """(n, n) float32, symmetric, zero diagonal: the distance of every pair of crops (role lpips)."""
+        """(n, n) float32, symmetric, zero diagonal: the distance of every pair of crops (roles lpips and style)."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Where a named extractor comes from: a file on the hub, at a URL, or a folder of this package."""
+    """Where a named extractor comes from: files on the hub or at URLs, or a folder of this package."""
 
     role: str
     model: str = ""  # the library's name of the architecture
@@ -65,19 +76,46 @@ class Spec:
     file: str = ""
     url: str = ""  # kept in torch's checkpoint folder under ``file``
     licence: str = ""
+    also: tuple[Spec, ...] = ()  # further files it is made of
+    variant: str = ""  # how the network is used, where one serves several extractors
+    folder: str = ""  # whose folder of this package a stand-in reads, if not its own
 
 
-def _timm(model: str) -> Spec:
-    return Spec("dino", model, repo=f"timm/{model}.lvd142m", file="model.safetensors", licence="Apache-2.0")
+def _timm(model: str, variant: str = "") -> Spec:
+    repo, licence = f"timm/{model}.lvd142m", "Apache-2.0"
+    return Spec("dino", model, repo=repo, file="model.safetensors", licence=licence, variant=variant)
+
+
+def _dinov2(letter: str, model: str) -> dict[str, Spec]:
+    """``dinov2-vitX14-POOL-SIZE``: CLS token or mean of patch tokens, at 224 or 518 px; without, the first of each."""
+    name, usual = f"dinov2-vit{letter}14", _timm(model)
+    other = {f"{pool}-{size}": _timm(model, f"{pool}-{size}") for pool in ("cls", "mean") for size in (224, 518)}
+    return {name: usual, **{f"{name}-{v}": spec for v, spec in {**other, "cls-224": usual}.items()}}
+
+
+def _inception(variant: str = "") -> Spec:
+    file = "weights-inception-2015-12-05-6726825d.pth"
+    url = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{file}"
+    return Spec("inception", url=url, file=file, licence="Apache-2.0", variant=variant)
 
 
 def _clip(model: str, repo: str) -> Spec:
     return Spec("clip", model, repo=f"timm/{repo}.openai", file="open_clip_model.safetensors", licence="MIT")
 
 
-def _lpips(net: str, file: str) -> Spec:
-    url = f"https://download.pytorch.org/models/{file}"
-    return Spec("lpips", net, url=url, file=file, licence="BSD-2-Clause (heads), BSD-3-Clause (trunk)")
+def _aesthetic(url: str, licence: str) -> Spec:
+    trunk = _clip("ViT-L-14-quickgelu", "vit_large_patch14_clip_224")
+    return Spec("aesthetic", trunk.model, url=url, file=url.rpartition("/")[2], licence=licence, also=(trunk,))
+
+
+def _hub(role: str, repo: str, *files: str, model: str = "", licence: str, also: tuple[Spec, ...] = ()) -> Spec:
+    beside = tuple(Spec(role, repo=repo, file=f) for f in files[1:])
+    return Spec(role, model, repo, files[0], licence=licence, also=(*beside, *also))
+
+
+def _lpips(net: str, file: str, variant: str = "") -> Spec:
+    url, licence = f"https://download.pytorch.org/models/{file}", "BSD-2-Clause (heads), BSD-3-Clause (trunk)"
+    return Spec("lpips", net, url=url, file=file, licence=licence, variant=variant)
 
 
 NAMES: dict[str, Spec] = {
@@ -86,25 +124,58 @@ NAMES: dict[str, Spec] = {
     "world-cnn": Spec("inception"),
     "world-lpips": Spec("lpips"),
     "world-oracle": Spec("oracle"),
-    "dinov2-vits14": _timm("vit_small_patch14_dinov2"),
-    "dinov2-vitb14": _timm("vit_base_patch14_dinov2"),
-    "dinov2-vitl14": _timm("vit_large_patch14_dinov2"),
+    "world-style": Spec("style", folder="world-lpips"),
+    **_dinov2("s", "vit_small_patch14_dinov2"),
+    **_dinov2("b", "vit_base_patch14_dinov2"),
+    **_dinov2("l", "vit_large_patch14_dinov2"),
     "clip-vit-b-16": _clip("ViT-B-16-quickgelu", "vit_base_patch16_clip_224"),
     "clip-vit-l-14": _clip("ViT-L-14-quickgelu", "vit_large_patch14_clip_224"),
-    "inception": Spec(
-        "inception",
-        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-        file="weights-inception-2015-12-05-6726825d.pth",
-        licence="Apache-2.0",
-    ),
+    "inception": _inception(),
+    "inception-clean": _inception("clean"),  # the same network through clean-fid's resize
     "lpips-vgg": _lpips("vgg", "vgg16-397923af.pth"),
     "lpips-alex": _lpips("alex", "alexnet-owt-7be5be79.pth"),
     "lpips-squeeze": _lpips("squeeze", "squeezenet1_1-b8a52dc0.pth"),
-}
+    "lpips-vgg-512": _lpips("vgg", "vgg16-397923af.pth", "512"),  # crops resized to 512 px first
+    "lpips-alex-512": _lpips("alex", "alexnet-owt-7be5be79.pth", "512"),
+    "vgg19-style": Spec(
+        "style", "vgg19", url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", file="vgg19-dcbb9e9d.pth",
+        licence="BSD-3-Clause",
+    ),
+    "hps-v2.0": _hub("hps", "xswu/HPSv2", "HPS_v2_compressed.pt", model="ViT-H-14", licence="Apache-2.0"),
+    "hps-v2.1": _hub("hps", "xswu/HPSv2", "HPS_v2.1_compressed.pt", model="ViT-H-14", licence="Apache-2.0"),
+    "image-reward": _hub(
+        "reward", "THUDM/ImageReward", "ImageReward.pt", "med_config.json", licence="Apache-2.0",
+        also=(Spec("reward", repo="google-bert/bert-base-uncased", file="vocab.txt"),),
+    ),
+    "pick-score": _hub(
+        "pick", "yuvalkirstain/PickScore_v1", "model.safetensors", "config.json", licence="not stated on its page"
+    ),
+    "aesthetic-v1": _aesthetic(
+        "https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth", "MIT"
+    ),
+    "aesthetic-v2": _aesthetic(
+        "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac+logos+ava1-l14-linearMSE.pth",
+        "Apache-2.0",
+    ),
+    "clip-iqa-rn50": _hub(
+        "iqa", "timm/resnet50_clip.openai", "open_clip_model.safetensors", model="RN50-quickgelu", licence="MIT"
+    ),
+    "owlv2-base": _hub(
+        "owl", "google/owlv2-base-patch16-ensemble", "model.safetensors", "config.json", licence="Apache-2.0"
+    ),
+}  # fmt: skip
 DEFAULTS = {  # what a role means where a suite names no extractor
-    "miniature": dict(zip(ROLES, ("world-vit", "world-clip", "world-cnn", "world-lpips", "world-oracle"))),
-    "full": dict(zip(ROLES, ("dinov2-vitb14", "clip-vit-b-16", "inception", "lpips-vgg", "world-oracle"))),
-}
+    "miniature": dict(
+        zip(STAND_INS, ("world-vit", "world-clip", "world-cnn", "world-lpips", "world-oracle", "world-style"))
+    ),
+    "full": {
+        **dict(
+            zip(STAND_INS, ("dinov2-vitb14", "clip-vit-b-16", "inception", "lpips-vgg", "world-oracle", "vgg19-style"))
+        ),
+        "hps": "hps-v2.1", "reward": "image-reward", "pick": "pick-score", "aesthetic": "aesthetic-v2",
+        "iqa": "clip-iqa-rn50", "owl": "owlv2-base",
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,13 +187,23 @@ class Found:
     digest: str
     path: Path  # a file, or a folder
     model: str
+    also: tuple[Path, ...] = ()  # the further files where ``path`` is a file
+    variant: str = ""  # of :class:`Spec`
+
+    def file(self, pattern: str) -> Path:
+        """The one of its files that matches a pattern."""
+        files = (self.path, *self.also) if self.path.is_file() else tuple(self.path.iterdir())
+        return next(f for f in files if fnmatch(f.name, pattern))
 
 
 def default(role: str, tier: str) -> str:
-    """The extractor of a role where none is named. Raises ``UsageError`` for unknown roles."""
+    """The extractor of a role where none is named; the real one where the miniature has no stand-in.
+
+    Raises ``UsageError`` for unknown roles.
+    """
     if role not in ROLES:
         raise UsageError(f"unknown extractor role {role!r}; {near(role, ROLES)}")
-    return DEFAULTS["miniature" if tier == "miniature" else "full"][role]
+    return {**DEFAULTS["full"], **DEFAULTS["miniature" if tier == "miniature" else "full"]}[role]
 
 
 def role(ref: str) -> str:
@@ -145,24 +226,34 @@ def find(ref: str) -> Found:
     wanted, folder = role(ref), ref.partition("@")[2]
     if folder:
         path = Path(folder).expanduser()
-        missing = [f for f in FOLDER_FILES[wanted] if not (path / f).is_file()]
-        if missing:
+        there = {f: [p for p in path.glob(f) if p.is_file()] for f in FOLDER_FILES[wanted]}
+        if missing := [f for f, files in there.items() if not files]:
             wants = ", ".join(FOLDER_FILES[wanted])
             raise UsageError(f"{path} is not a {wanted} folder: it lacks {', '.join(missing)} (expected {wants})")
+        if many := [p.name for files in there.values() if len(files) > 1 for p in sorted(files)]:
+            raise UsageError(f"{path} does not say which weights are meant: {', '.join(many)}; keep one of them there")
         return Found(path.name, wanted, _identity(wanted, "", folder_digest(path)), path, "")
     spec = NAMES[ref]
     if not spec.file:
-        path = WORLD / ref
+        path = WORLD / (spec.folder or ref)
         if not all((path / f).is_file() for f in FOLDER_FILES[wanted]):
             raise PrerequisiteError(
                 f"the weights of {ref!r} are not in {path}. They ship with the package: reinstall scrollbench, "
-                f"or train them:\n  scrollbench world train {ref}"
+                f"or train them:\n  scrollbench world train {path.name}"
             )
         return Found(ref, wanted, _identity(wanted, "", folder_digest(path)), path, "")
-    path, command = _place(spec)
-    if not path.is_file():
-        raise PrerequisiteError(f"the weights of {ref!r} are not on this machine ({path}). Fetch them:\n  {command}")
-    return Found(ref, wanted, _identity(wanted, spec.model, _file(path, path.stat().st_mtime_ns)), path, spec.model)
+    parts = (spec, *spec.also)
+    path, *also = (_place(s)[0] for s in parts)
+    absent = [s for s, p in zip(parts, (path, *also)) if not p.is_file()]
+    if absent:
+        where = ", ".join(str(_place(s)[0]) for s in absent)
+        raise PrerequisiteError(
+            f"the weights of {ref!r} are not on this machine ({where}). Fetch them:\n  {_command(absent)}"
+        )
+    files = [_file(p, p.stat().st_mtime_ns) for p in (path, *also)]
+    weights = digest(files) if also else files[0]
+    identity = _identity(wanted, spec.model, weights, spec.variant)
+    return Found(ref, wanted, identity, path, spec.model, tuple(also), spec.variant)
 
 
 def load(ref: str, device: str = "cpu") -> Extractor:
@@ -176,21 +267,23 @@ def load(ref: str, device: str = "cpu") -> Extractor:
 def card(ref: str) -> dict[str, Any]:
     """What is known of a named extractor without loading it: role, source, licence, place, and whether it is there."""
     spec = NAMES[ref]
-    path, command = _place(spec) if spec.file else (WORLD / ref, "")
+    parts = (spec, *spec.also) if spec.file else ()
+    paths = [_place(s)[0] for s in parts] or [WORLD / (spec.folder or ref)]
+    path = paths[0]
     known = path / "card.json"
     written = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
     return {
         "name": ref, "role": spec.role, "source": spec.repo or spec.url or "ships with the package",
-        "licence": spec.licence or written.get("licence", ""), "path": str(path), "present": path.exists(),
-        "fetch": command,
+        "licence": spec.licence or written.get("licence", ""), "path": str(path),
+        "present": all(p.exists() for p in paths), "fetch": _command(parts) if parts else "",
     }  # fmt: skip
 
 
-def _identity(wanted: str, model: str, weights: str) -> str:
+def _identity(wanted: str, model: str, weights: str, variant: str = "") -> str:
     heads = ""
     if wanted == "lpips" and model:  # the linear heads are part of what is measured
         heads = file_digest(lpips_heads(model))
-    return digest(["extractor", EXTRACTOR_VERSION, wanted, model, weights, heads])
+    return digest(["extractor", EXTRACTOR_VERSION, wanted, model, weights, heads, *([variant] if variant else [])])
 
 
 def lpips_heads(net: str) -> Path:
@@ -204,16 +297,21 @@ def lpips_heads(net: str) -> Path:
 
 
 def _place(spec: Spec) -> tuple[Path, str]:
-    """Where the weights file of a real extractor is or would be, and the command that puts it there."""
-    if spec.repo:
-        from huggingface_hub import try_to_load_from_cache
+    """Where the weights file of a real extractor is or would be, and the model of the manifest it belongs to."""
+    from bench.weights import checkpoints, load_manifest
 
-        found = try_to_load_from_cache(spec.repo, spec.file)  # looks at the disk only
-        command = f"hf download {spec.repo} {spec.file}"
-        return (Path(found) if isinstance(found, str) else Path(spec.repo) / spec.file), command
-    home = Path(os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch")).expanduser()
-    path = home / "hub" / "checkpoints" / spec.file
-    return path, f"curl --location --create-dirs --output {path} {spec.url}"
+    source = spec.repo or spec.url
+    model = next((m.name for m in load_manifest().values() if m.repository == source and spec.file in m.files), "")
+    if not spec.repo:
+        return checkpoints() / spec.file, model
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(spec.repo, spec.file)  # looks at the disk only
+    return (Path(found) if isinstance(found, str) else Path(spec.repo) / spec.file), model
+
+
+def _command(parts: Sequence[Spec]) -> str:
+    return "scrollbench weights fetch " + " ".join(dict.fromkeys(_place(s)[1] for s in parts))
 
 
 @cache

@@ -28,10 +28,19 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 
 def build(found: Found, device: str = "cpu") -> Extractor:
     """Load a located extractor on a device."""
+    from bench.networks_aesthetic import Aesthetic, ClipIqa
+    from bench.networks_hps import Hps
     from bench.networks_lpips import Lpips
+    from bench.networks_owl import Owl
+    from bench.networks_reward import ImageReward, PickScore
+    from bench.networks_style import Style
 
     inception = Inception if found.path.is_file() else Timm
-    kinds: dict[str, Any] = {"dino": Timm, "clip": Clip, "lpips": Lpips, "inception": inception, "oracle": Oracle}
+    kinds: dict[str, Any] = {
+        "dino": Timm, "clip": Clip, "lpips": Lpips, "inception": inception, "oracle": Oracle, "hps": Hps,
+        "reward": ImageReward, "pick": PickScore, "aesthetic": Aesthetic, "iqa": ClipIqa, "owl": Owl,
+        "style": Style,
+    }  # fmt: skip
     with _quiet(), torch.random.fork_rng(devices=[]):  # some constructors draw weights before reading them
         made: Extractor = kinds[found.role](found, device)
     return made
@@ -70,7 +79,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = load_file(path)
         return state
     loaded = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(loaded.get("state_dict", loaded))
+    found = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UsageError(f"{path} holds no state dict: expected names with tensors, got a {type(found).__name__}")
+    return dict(found)
+
+
+def fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load a state dict whose keys and shapes must all be the model's own; ``UsageError`` names those that are not."""
+    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    given = {k: tuple(v.shape) for k, v in state.items()}
+    missing, unexpected = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    shapes = [f"{k} {given[k]}, not {own[k]}" for k in sorted(own.keys() & given.keys()) if own[k] != given[k]]
+    if missing or unexpected or shapes:
+        raise UsageError(
+            f"{path} is not a {type(model).__name__} of the expected architecture: {len(missing)} keys missing "
+            f"{missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of another shape {shapes[:3]}"
+        )
+    model.load_state_dict(state)
 
 
 def resized(crop: np.ndarray, width: int, height: int, filter: str = "bicubic") -> np.ndarray:
@@ -91,6 +117,9 @@ class Network:
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         raise self._cannot("embed pictures", "dino, clip or inception")
 
+    def patches(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        raise self._cannot("give patch tokens", "dino")
+
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         raise self._cannot("embed text", "clip")
 
@@ -98,7 +127,7 @@ class Network:
         raise self._cannot("classify", "inception")
 
     def distances(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        raise self._cannot("compare pairs", "lpips")
+        raise self._cannot("compare pairs", "lpips or style")
 
     def _cannot(self, what: str, role: str) -> UsageError:
         return UsageError(f"extractor {self.name!r} (role {self.role}) cannot {what}; name one of role {role}")
@@ -135,7 +164,8 @@ class _Normalised(Network):
 class Timm(_Normalised):
     """A timm model: the pooled features before its classifier (for a DINOv2 ViT the normalised CLS token).
 
-    DINOv2 runs at 224 px with interpolated position embeddings; a folder's model at the input size it states.
+    DINOv2 runs at 224 px with interpolated position embeddings, or as its variant says (``mean-518``: the mean of the
+    normalised patch tokens at 518 px); a folder's model at the input size it states.
     """
 
     def __init__(self, found: Found, device: str) -> None:
@@ -147,7 +177,7 @@ class Timm(_Normalised):
             model = timm.create_model(
                 found.model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, dynamic_img_size=True
             )
-            size = 224
+            size = int(found.variant.rpartition("-")[2] or 224)
         else:
             model = timm.create_model(f"local-dir:{found.path}", pretrained=True)
             size = int(model.pretrained_cfg["input_size"][-1])
@@ -155,13 +185,34 @@ class Timm(_Normalised):
         self._set_input(size, cfg["mean"], cfg["std"], cfg.get("interpolation", "bicubic"))
         self.model: Any = model.float().eval().requires_grad_(False).to(device)
         self.dim = int(getattr(model, "head_hidden_size", None) or model.num_features)
+        self.mean_pooled = found.variant.startswith("mean")
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         def step(part: Sequence[np.ndarray]) -> Tensor:
-            pooled: Tensor = self.model.forward_head(self.model.forward_features(self._input(part)), pre_logits=True)
+            tokens: Tensor = self.model.forward_features(self._input(part))
+            if self.mean_pooled:
+                return tokens[:, self.model.num_prefix_tokens :].mean(1)
+            pooled: Tensor = self.model.forward_head(tokens, pre_logits=True)
             return pooled
 
         return self._run(crops, step, self.dim)
+
+    def patches(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        if self.role != "dino":
+            raise self._cannot("give patch tokens", "dino")
+
+        def step(part: Sequence[np.ndarray]) -> Tensor:
+            last = self.model.forward_intermediates(
+                self._input(part), indices=1, norm=False, intermediates_only=True, output_fmt="NCHW"
+            )[0]
+            shape.append(tuple(last.shape[1:]))
+            flattened: Tensor = last.flatten(1)
+            return flattened
+
+        shape: list[tuple[int, ...]] = []
+        flat = self._run(crops, step, self.dim)
+        d, high, wide = shape[0] if shape else (self.dim, 1, 1)
+        return flat.reshape(-1, d, high, wide).transpose(0, 2, 3, 1)
 
     def logits(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         if self.role != "inception" or not self.model.num_classes:
@@ -205,9 +256,14 @@ class Clip(_Normalised):
 
 
 class Inception(Network):
-    """The Inception network of the FID literature, through torch-fidelity's own resize (bilinear, no antialiasing)."""
+    """The Inception network of the FID literature.
 
-    dim = 2048
+    ``inception`` resizes as torch-fidelity does, inside the network (bilinear, no antialiasing); ``inception-clean`` as
+    clean-fid does (:func:`bench.resize.clean_resize`). Both read torch-fidelity's copy of the weights; clean-fid itself
+    loads another copy of the same network, with which this one was not compared.
+    """
+
+    dim, size = 2048, 299
 
     def __init__(self, found: Found, device: str) -> None:
         super().__init__(found, device)
@@ -217,16 +273,31 @@ class Inception(Network):
         torch.save(read_weights(found.path), clean)
         clean.seek(0)
         layers = ["2048", "logits_unbiased"]
-        self.model: nn.Module = FeatureExtractorInceptionV3("scrollbench", layers, feature_extractor_weights_path=clean)
+        self.model: Any = FeatureExtractorInceptionV3("scrollbench", layers, feature_extractor_weights_path=clean)
         self.model.to(device)
+        self.clean = found.variant == "clean"
 
     def _layer(self, crops: Sequence[np.ndarray], layer: int, width: int) -> np.ndarray:
         def step(part: Sequence[np.ndarray]) -> Tensor:
+            if self.clean:
+                return self._unsized(part)[layer]
             # crops of different sizes cannot share a batch, and this network does its own resizing
-            rows = [self.model(self._tensor([c]).to(torch.uint8))[layer] for c in part]
-            return torch.cat(rows)
+            single = (torch.from_numpy(np.array(c)).to(self.device).permute(2, 0, 1)[None] for c in part)
+            return torch.cat([self.model(c)[layer] for c in single])
 
         return self._run(crops, step, width)
+
+    def _unsized(self, crops: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """The network's layers without its own resize, which takes bytes only."""
+        from bench.resize import clean_resize
+
+        small = np.stack([clean_resize(c, self.size, self.size) for c in crops])
+        h = (torch.from_numpy(small).to(self.device).permute(0, 3, 1, 2) - 128) / 128
+        *layers, classifier = self.model.children()
+        for layer in layers:
+            h = layer(h)
+        pooled = h.flatten(1)
+        return pooled, pooled @ classifier.weight.T
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         return self._layer(crops, 0, self.dim)

@@ -25,6 +25,7 @@ from bench.errors import UsageError, near
 from bench.extractors import Extractor
 from bench.features import Features
 from bench.ids import digest, image_id
+from bench.pictures import read_picture
 from bench.prompts import load_prompts
 from bench.types import Canvas, Prompt
 
@@ -53,17 +54,18 @@ class Reference:
 
     def features(self, extractor: Extractor, view: str, cache: Features) -> np.ndarray:
         """(m, d) float32, the crops of all pictures; ``ring`` becomes ``windows`` on pictures that do not loop."""
-        return np.concatenate([self._one(item, extractor, view, cache) for item in self.items])
+        return np.concatenate([self._one(item, turn, extractor, view, cache) for turn, item in enumerate(self.items)])
 
-    def _one(self, item: Item, extractor: Extractor, view: str, cache: Features) -> np.ndarray:
+    def _one(self, item: Item, turn: int, extractor: Extractor, view: str, cache: Features) -> np.ndarray:
         name, side = views.parse(view)
         if name == "ring" and not item.canvas.loop:
             view = f"windows:{side}" if side else "windows"
+        drawn_by = views.drawn_by(view, item.key, turn)
 
         def compute() -> np.ndarray:
-            return extractor.embed(views.crops(item.pixels(), view, item.canvas, item.key))
+            return extractor.embed(views.crops(item.pixels(), view, item.canvas, drawn_by))
 
-        return cache.get((item.image_id, views.key(view, item.canvas, item.key)), compute)
+        return cache.get((item.image_id, views.key(view, item.canvas, drawn_by)), compute)
 
 
 def load_reference(name: str, spec: Mapping[str, Any], store: Path) -> Reference:
@@ -125,22 +127,12 @@ def _folder(name: str, given: Mapping[str, Any], store: Path) -> Reference:
         raise UsageError(f"reference {name!r}: no pictures ({', '.join(SUFFIXES)}) under path {str(root)!r}")
     items = []
     for path in paths:
-        rgb = _decode(path)
+        rgb = read_picture(path)
         canvas = Canvas(rgb.shape[1], rgb.shape[0])
-        items.append(Item(image_id(rgb), canvas, path.relative_to(root).as_posix(), partial(_decode, path)))
+        items.append(Item(image_id(rgb), canvas, path.relative_to(root).as_posix(), partial(read_picture, path)))
     identity = digest(["reference", "folder", sorted(i.image_id for i in items)])
     reference = Reference(name, identity, {"kind": "folder", "path": str(root)}, tuple(items))
     return _kept(reference, store / "references" / f"{identity}.json")
-
-
-def _decode(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise UsageError(f"cannot read reference picture {path}: {error}; mend it or take it away") from error
 
 
 def _known(card: Path, count: int) -> list[str] | None:

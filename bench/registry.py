@@ -168,6 +168,11 @@ def method(
     return wrap
 
 
+# What a set metric gets before its knobs: rows of features or of class logits of the pictures, then those of its
+# reference set, then those of single pictures by the pictures' own backbone (a reference named base-BACKBONE).
+SET_INPUTS = (("features", "reference"), ("logits",), ("features", "reference", "base"))
+
+
 @dataclass(frozen=True)
 class Metric:
     """How a number is computed and how to read it. See :func:`metric`."""
@@ -184,6 +189,7 @@ class Metric:
     prompted: bool
     source: str
     params: Mapping[str, Param]
+    inputs: tuple[str, ...] = ()  # the function's leading arguments
 
     @property
     def summary(self) -> str:
@@ -213,7 +219,8 @@ def metric(
     Args:
         name: the metric's id, e.g. ``gsd-dino``.
         scope: ``image`` (``fn(sample, *, knobs)`` returns a list of :class:`bench.types.Value`) or ``set``
-            (``fn(features, reference, *, knobs)`` on (n, d) and (m, d) float64 arrays returns ``{name: value}``).
+            (``fn(features, reference, *, knobs)`` on (n, d) and (m, d) float64 arrays returns ``{name: value}``;
+            other leading arguments of a set metric: ``SET_INPUTS``).
         values: what it returns and which way is better: ``{"gsd-dino": "lower", "gsd-dino-worst": "lower"}``;
             directions are ``lower``, ``higher``, ``zero``, ``one`` (closest wins) or ``none``.
         view: where it looks by default.
@@ -229,8 +236,14 @@ def metric(
         raise UsageError(f"metric {name!r}: unknown direction {bad.pop()!r}")
 
     def wrap(fn: Callable[..., Any]) -> Metric:
-        knobs = _params(fn, ("sample",) if scope == "image" else ("features", "reference"))
-        return Metric(name, scope, fn, version, view, extractor, dict(values), unit, range, prompted, source, knobs)
+        inputs: tuple[str, ...] = ("sample",)
+        if scope == "set":
+            taken = tuple(p.name for p in inspect.signature(fn).parameters.values() if p.kind is not p.KEYWORD_ONLY)
+            inputs = taken if taken in SET_INPUTS else SET_INPUTS[0]
+        knobs = _params(fn, inputs)
+        return Metric(
+            name, scope, fn, version, view, extractor, dict(values), unit, range, prompted, source, knobs, inputs
+        )
 
     return wrap
 

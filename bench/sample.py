@@ -26,6 +26,7 @@ class Sample:
         extractor: the loaded network of the metric's role, or None for metrics that need none.
         view: where to look (:mod:`bench.views`).
         image_id, cache: where features are kept between runs; without them they are computed on the spot.
+        turn: the picture's place in its set, from 0, which the view ``random-2023`` goes by.
     """
 
     rgb: np.ndarray
@@ -36,14 +37,15 @@ class Sample:
     view: str = "whole"
     image_id: str = ""
     cache: Features | None = None
+    turn: int = 0
 
     def boxes(self) -> tuple[views.Box, ...]:
         """Where the view's crops lie."""
-        return views.boxes(self.view, self.canvas, self.prompt.id)
+        return views.boxes(self.view, self.canvas, self._drawn_by)
 
     def crops(self) -> list[np.ndarray]:
         """The view's crops, uint8 (h, w, 3), in the order of :meth:`boxes`."""
-        return views.crops(self.rgb, self.view, self.canvas, self.prompt.id)
+        return views.crops(self.rgb, self.view, self.canvas, self._drawn_by)
 
     def features(self) -> np.ndarray:
         """(n, d) float32, one row a crop; computed once per picture, extractor and view."""
@@ -64,4 +66,8 @@ class Sample:
     def _kept(self, compute: Callable[[], np.ndarray]) -> np.ndarray:
         if self.cache is None:
             return compute()
-        return self.cache.get((self.image_id, views.key(self.view, self.canvas, self.prompt.id)), compute)
+        return self.cache.get((self.image_id, views.key(self.view, self.canvas, self._drawn_by)), compute)
+
+    @property
+    def _drawn_by(self) -> str:
+        return views.drawn_by(self.view, self.prompt.id, self.turn)

@@ -145,17 +145,19 @@ class _Scorer:
         try:
             ours = np.concatenate([self._rows(task, p, cache) for p in job.pictures])
             assert self.network is not None
-            theirs = job.reference.features(self.network, task.use.view, cache)
-            found = task.metric.fn(ours.astype(np.float64), theirs.astype(np.float64), **task.use.params)
+            theirs = [r.features(self.network, task.use.view, cache) for r in job.sets]
+            rows = (part.astype(np.float64) for part in (ours, *theirs))
+            found = task.metric.fn(*rows, **task.use.params)
             values = {v.name: v.value for v in _declared(task.metric, [Value(k, x) for k, x in found.items()])}
         except Exception as error:
             self._record_failure({"key": job.key, **cell, **task.protocol, "reference": task.use.reference}, error)
             self.result.sets_failed += 1
         else:
-            sizes = {
-                "n": len(job.pictures), "m": len(job.reference.items), "n_rows": len(ours), "m_rows": len(theirs),
-            }  # fmt: skip
-            reference = {"reference": task.use.reference, "reference_id": job.reference.id}
+            sizes = {"n": len(job.pictures), "n_rows": len(ours)}
+            reference: Record = {"reference": task.use.reference, "reference_id": None}
+            if job.sets:
+                sizes |= {"m": len(job.sets[0].items), "m_rows": len(theirs[0])}
+                reference["reference_id"] = "+".join(r.id for r in job.sets)
             self.store.append(
                 {"kind": "set_score", "key": job.key, **cell, **task.protocol, **reference, **sizes, "values": values}
             )
@@ -163,19 +165,21 @@ class _Scorer:
         self._advance(f"{task.use.label} {first.label}")
 
     def _rows(self, task: Task, picture: Picture, cache: Features) -> np.ndarray:
-        """A picture's feature rows; its pixels are read only if the rows are not kept."""
+        """A picture's rows, features or logits; its pixels are read only if the rows are not kept."""
         network = self.network
         assert network is not None
+        logits = "logits" in task.metric.inputs
+        read, kind = (network.logits, "logits:") if logits else (network.embed, "")
 
         def compute() -> np.ndarray:
             rgb = self.store.read_image(picture.image_id)
-            return network.embed(views.crops(rgb, task.use.view, picture.canvas, picture.prompt.id))
+            return read(views.crops(rgb, task.use.view, picture.canvas, picture.drawn_by(task.use.view)))
 
-        return cache.get((picture.image_id, scoring.view_key(task, picture)), compute)
+        return cache.get((picture.image_id, kind + scoring.view_key(task, picture)), compute)
 
     def _sample(self, task: Task, picture: Picture, rgb: np.ndarray, cache: Features | None) -> Sample:
         place = (picture.prompt, picture.canvas, picture.cost, self.network, task.use.view)
-        return Sample(rgb, *place, image_id=picture.image_id, cache=cache)
+        return Sample(rgb, *place, image_id=picture.image_id, cache=cache, turn=picture.turn)
 
     def _failed(self, task: Task, key: str, picture: Picture, error: Exception) -> None:
         named = {"image_id": picture.image_id, "recipe_id": picture.recipe_id, "prompt_id": picture.prompt.id}
@@ -215,7 +219,7 @@ def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
 
 def _asked(task: Task, picture: Picture) -> str | None:
     """The prompt a score belongs to, where equal pictures of two prompts get different numbers."""
-    return picture.prompt.id if task.metric.prompted or views.parse(task.use.view)[0] == "random" else None
+    return picture.prompt.id if task.metric.prompted or views.parse(task.use.view)[0] in views.DRAWN else None
 
 
 def _device() -> str:

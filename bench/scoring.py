@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from bench import extractors, views
+from bench import extractors, suite_uses, views
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
 from bench.ids import digest
 from bench.references import Reference, load_reference
@@ -60,15 +60,21 @@ class Picture:
     prompt: Prompt
     canvas: Canvas
     cost: Cost | None
+    turn: int  # its place in the cell, whatever is missing of it
+    backbone: str | None
+
+    def drawn_by(self, view: str) -> str:
+        """What the place of a drawn view depends on."""
+        return views.drawn_by(view, self.prompt.id, self.turn)
 
 
 @dataclass(frozen=True, eq=False)
 class SetJob:
-    """A set metric to compute on the pictures of one part and method."""
+    """A set metric to compute on the pictures of one part and method, with the sets it is handed beside them."""
 
     task: Task
     pictures: tuple[Picture, ...]
-    reference: Reference
+    sets: tuple[Reference, ...]
     key: str
 
 
@@ -115,11 +121,12 @@ def _check_use(use: MetricUse, suite: Suite) -> None:
         views.boxes(use.view, part.canvas)  # refuses unknown views, and rings on canvases that do not loop
     if use.extractor:  # image metrics need their role; a distance between sets takes any network that embeds pictures
         role = extractors.role(use.extractor)
-        fitting = ("inception", "dino", "clip") if use.metric.scope == "set" else (use.metric.extractor,)
+        embedding = use.metric.scope == "set" and "logits" not in use.metric.inputs
+        fitting = ("inception", "dino", "clip") if embedding else (use.metric.extractor,)
         if role not in fitting:
             wanted = " or ".join(str(r) for r in fitting)
             raise UsageError(f"metric {use.label!r} needs an extractor of role {wanted}, {use.extractor!r} is {role}")
-    if use.metric.scope == "set" and use.reference not in suite.references:
+    if "reference" in use.metric.inputs and use.reference not in suite.references:
         known = near(str(use.reference), suite.references)
         raise UsageError(f"metric {use.label!r}: no reference {use.reference!r} in suite {suite.ref}; {known}")
 
@@ -131,19 +138,21 @@ def find_pictures(suite: Suite, store: Store, ledger: Ledger, result: ScoreResul
     except ScrollBenchError as error:  # a method that is not installed here is no obstacle to scoring its pictures
         labels = sorted({m["label"] for m in ledger.members.values() if m["suite_digest"] == suite.digest})
         result.notes.append(f"scoring every recorded method of the suite, because its methods do not load: {error}")
+    adopted = {m["label"] for m in ledger.members.values() if m["suite_digest"] == suite.digest and m.get("adopted")}
     found = []
-    for label in labels:
+    for label in dict.fromkeys([*labels, *sorted(adopted)]):
         for part in suite.parts:
-            for seed in suite.seeds:
-                for prompt in part.prompts.prompts:
+            for s, seed in enumerate(suite.seeds):
+                for i, prompt in enumerate(part.prompts.prompts):
                     member = ledger.members.get((suite.ref, suite.digest, part.name, label, prompt.id, seed), {})
                     image = ledger.images.get(member.get("recipe_id", ""))
                     if image is None or not store.has_image(image["image_id"]):
-                        result.waiting += 1
+                        result.waiting += bool(member) or label not in adopted  # of these only what was brought
                         continue
                     cost = Cost(**image["cost"]) if image.get("cost") else None
                     place = (image["image_id"], image["recipe_id"], part.name, label, seed)
-                    found.append(Picture(*place, prompt, part.canvas, cost))
+                    turn, backbone = s * len(part.prompts.prompts) + i, image["recipe"].get("backbone")
+                    found.append(Picture(*place, prompt, part.canvas, cost, turn, backbone))
     return found
 
 
@@ -168,18 +177,25 @@ def missing_sets(
 ) -> list[SetJob]:
     """The set scores that are not in the records for exactly the pictures there are now."""
     references: dict[str, Reference] = {}
+    gone = {u.label for u in suite_uses.references(suite)}
     cells = [list(group) for _, group in groupby(sorted(pictures, key=_cell), key=_cell)]
     work = []
     for task in (t for t in tasks if t.metric.scope == "set"):
-        name = str(task.use.reference)
-        if name not in references:
-            references[name] = load_reference(name, suite.references[name], store.root)
         for cell in cells:
-            key = set_key(task, cell, suite.digest, references[name].id)
+            wanted = {"reference": str(task.use.reference), "base": f"base-{cell[0].backbone}"}
+            names = [wanted[i] for i in task.metric.inputs if i in wanted]
+            if absent := [n for n in names if n in gone or n not in suite.references]:
+                result.notes.append(f"{task.use.label} {cell[0].label}: there is no reference {absent[0]!r}")
+                continue
+            for name in names:
+                if name not in references:
+                    references[name] = load_reference(name, suite.references[name], store.root)
+            sets = tuple(references[n] for n in names)
+            key = set_key(task, cell, suite.digest, "+".join(r.id for r in sets))
             if key in ledger.set_scores:
                 result.sets_reused += 1
             else:
-                work.append(SetJob(task, tuple(cell), references[name], key))
+                work.append(SetJob(task, tuple(cell), sets, key))
     return work
 
 
@@ -205,4 +221,4 @@ def _how(task: Task) -> list[Any]:
 
 def view_key(task: Task, picture: Picture) -> str:
     """Identity of where a task looks on a picture."""
-    return views.key(task.use.view, picture.canvas, picture.prompt.id)
+    return views.key(task.use.view, picture.canvas, picture.drawn_by(task.use.view))

@@ -12,6 +12,8 @@ metric's identity, it is versioned, and :func:`seen` tells what share of the pix
     seams      strips half a side wide around the borders between tiles
     ring       windows that wrap around a canvas that loops
     random     one square at a place drawn from the prompt id
+    random-2023  one square at the place SyncDiffusion's script draws for the picture's turn in its set
+    even       squares at even distances that touch both edges: as many as fit, rounded; may leave gaps
 
 Squares have the short side of the canvas. ``NAME:SIDE`` fixes the side in pixels ("tiles:512"), which makes tiles
 and windows of a large two-dimensional canvas a grid in reading order. A picture smaller than the square, or with a
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -29,7 +32,8 @@ from bench.errors import UsageError, near
 from bench.types import Canvas
 
 VIEW_VERSION = "1"  # bump when any box below moves; part of every score's key
-VIEWS = ("whole", "squash", "letterbox", "centre", "tiles", "windows", "seams", "ring", "random")
+VIEWS = ("whole", "squash", "letterbox", "centre", "tiles", "windows", "seams", "ring", "random", "random-2023", "even")
+DRAWN = ("random", "random-2023")  # other pictures, other places
 MIN_SIDE = 8  # px; squares smaller than this show nothing a network could read
 
 
@@ -55,10 +59,18 @@ def parse(view: str) -> tuple[str, int | None]:
     return name, int(side)
 
 
+def drawn_by(view: str, prompt_id: str, turn: int) -> str:
+    """What the place of a drawn view depends on, to be handed to the functions below as their ``prompt_id``.
+
+    The picture's turn in its set (from 0) for ``random-2023``, which takes other ids for turn 0; else the prompt's id.
+    """
+    return str(turn) if parse(view)[0] == "random-2023" else prompt_id
+
+
 def key(view: str, canvas: Canvas, prompt_id: str = "") -> str:
     """Identity of a view on a canvas: two equal keys mean the same crops of the same picture."""
     name, _ = parse(view)
-    draw = f"#{prompt_id}" if name == "random" else ""
+    draw = f"#{prompt_id}" if name in DRAWN else ""
     return f"{view}@{VIEW_VERSION}{'-loop' if canvas.loop else ''}{draw}"
 
 
@@ -80,6 +92,11 @@ def boxes(view: str, canvas: Canvas, prompt_id: str = "") -> tuple[Box, ...]:
         return (Box((width - side) // 2, (height - side) // 2, side, side),)
     if name == "random":
         return (Box(_draw(width - side, prompt_id, "x"), _draw(height - side, prompt_id, "y"), side, side),)
+    if name == "random-2023":
+        x = _turn(width - side, int(prompt_id) if prompt_id.isdecimal() else 0)
+        return (Box(x, (height - side) // 2, side, side),)  # the script takes pictures as high as crops only
+    if name == "even":
+        return tuple(Box(x, y, side, side) for y in _even(height, side) for x in _even(width, side))
     if name == "seams":
         return _strips(canvas, side) or whole
     step = side if name == "tiles" else side // 2
@@ -130,6 +147,17 @@ def seen(view: str, canvas: Canvas) -> float:
 def _starts(length: int, side: int, step: int) -> list[int]:
     last = length - side
     return sorted({*range(0, last + 1, step), last})
+
+
+def _even(length: int, side: int) -> list[int]:
+    count = 1 if length == side else max(2, round(length / side))
+    return [int(x) for x in np.linspace(0, length - side, count).round()]
+
+
+@cache
+def _turn(last: int, turn: int) -> int:
+    """Draw number ``turn`` of numpy's legacy generator seeded with 2023, below ``last``: the end is never drawn."""
+    return int(np.random.RandomState(2023).randint(0, last, size=turn + 1)[-1]) if last else 0
 
 
 def _strips(canvas: Canvas, side: int) -> tuple[Box, ...]:

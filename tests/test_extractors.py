@@ -139,7 +139,7 @@ def test_missing_weights_are_answered_with_the_command_that_fetches_them(name, t
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(PrerequisiteError, match=r"hf download|curl"):
+    with pytest.raises(PrerequisiteError, match=f"scrollbench weights fetch {name}"):
         extractors.find(name)
     assert extractors.card(name)["present"] is False
 

@@ -1,4 +1,4 @@
-"""FID and KID equal the reference implementations, for reasons that would break with the usual mistakes."""
+"""FID, KID and IS equal the reference implementations, for reasons that would break with the usual mistakes."""
 
 from pathlib import Path
 
@@ -9,16 +9,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import UsageError
-from bench.metrics import FID, KID
-from bench.metrics.distribution import fid, frechet_distance, kernel_distance, kernel_distance_subsets, kid
+from bench.metrics import FID, IS, KID, FDDino, KDDino, RelativeFID
+from bench.metrics.distribution import (
+    fd_dino,
+    fid,
+    frechet_distance,
+    inception_score,
+    inception_scores,
+    kd_dino,
+    kernel_distance,
+    kernel_distance_subsets,
+    kid,
+    relative_fid,
+)
 
-# Features (300, 64) and (400, 64), and what torch-fidelity 0.4.0 and clean-fid 0.1.35 make of them in float64.
+# Features (300, 64) and (400, 64), logits (320, 50), and what torch-fidelity 0.4.0 and clean-fid 0.1.35 make of them in
+# float64.
 GOLDEN = Path(__file__).parent / "goldens" / "metrics" / "fid_kid.npz"
 FID_TORCH_FIDELITY = 15.232195619904473
 FID_CLEAN_FID = 15.232195619904019
 KID_TORCH_FIDELITY = (0.7908119346201097, 0.466681059872084)  # 10 subsets of 100, seed 2020
 KID_CLEAN_FID = 1.0064265389470044  # the same subsets and size, other draws
 KID_CLEAN_FID_DEFAULT = 0.8619031128424132  # 100 subsets of 300
+IS_SHUFFLED = (7.557297614803287, 0.5229002801571614)  # 10 splits, seed 2020
+IS_UNSHUFFLED = (7.414977239183402, 0.7540853763030168)
+IS_WHOLE = 9.429405446097581
 CLOSE = 1e-6
 
 
@@ -26,6 +41,12 @@ CLOSE = 1e-6
 def golden():
     with np.load(GOLDEN) as data:
         return data["features_1"].astype(np.float64), data["features_2"].astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def logits():
+    with np.load(GOLDEN) as data:
+        return data["logits"].astype(np.float64)
 
 
 def test_fid_equals_torch_fidelity_and_clean_fid(golden):
@@ -49,9 +70,55 @@ def test_kid_over_subsets_equals_torch_fidelity(golden):
 
 def test_kid_over_subsets_drawn_the_other_way_round_equals_clean_fid(golden):
     x, y = golden
-    assert kernel_distance_subsets(y, x, 10, 100, 2020)[0] == pytest.approx(KID_CLEAN_FID, rel=CLOSE)
-    assert kernel_distance_subsets(y, x, 100, 300, 2020)[0] == pytest.approx(KID_CLEAN_FID_DEFAULT, rel=CLOSE)
+    assert kernel_distance_subsets(x, y, 10, 100, 2020, "clean-fid")[0] == pytest.approx(KID_CLEAN_FID, rel=CLOSE)
+    default = kernel_distance_subsets(x, y, 100, 1000, 2020, "clean-fid")[0]  # takes what there is: 300 rows
+    assert default == pytest.approx(KID_CLEAN_FID_DEFAULT, rel=CLOSE)
     assert kernel_distance_subsets(x, y, 10, 100, 2020)[0] != pytest.approx(KID_CLEAN_FID, rel=CLOSE)
+    assert kernel_distance_subsets(y, x, 10, 100, 2020, "clean-fid")[0] != pytest.approx(KID_CLEAN_FID, rel=CLOSE)
+    found = kid.fn(x, y, subsets=10, subset_size=100, order="clean-fid")
+    assert found["kid-subset-mean"] == pytest.approx(KID_CLEAN_FID, rel=CLOSE)
+
+
+def test_the_inception_score_equals_torch_fidelity(logits):
+    shuffled = inception_scores(logits, 10, seed=2020)
+    assert (shuffled.mean(), shuffled.std()) == pytest.approx(IS_SHUFFLED, rel=1e-9)
+    plain = inception_scores(logits, 10)
+    assert (plain.mean(), plain.std()) == pytest.approx(IS_UNSHUFFLED, rel=1e-9)
+    assert plain.mean() != pytest.approx(IS_SHUFFLED[0], rel=1e-3)
+    found = inception_score.fn(logits, splits=10)
+    assert found["is"] == pytest.approx(IS_WHOLE, rel=1e-9)
+    assert found["is-split-mean"] == pytest.approx(IS_SHUFFLED[0], rel=1e-9)
+    assert found["is-split-std"] == pytest.approx(IS_SHUFFLED[1], rel=1e-9)
+    assert set(inception_score.fn(logits)) == {"is"}
+
+
+def test_the_inception_score_lies_between_one_and_the_number_of_classes(logits):
+    assert inception_scores(np.zeros((7, 5)))[0] == pytest.approx(1)
+    assert inception_scores(1000 * np.eye(5))[0] == pytest.approx(5)  # sure of each, unsure of all: five classes
+    assert inception_scores(1000 * np.eye(5)[[0, 0, 0]])[0] == pytest.approx(1)
+    rng = np.random.default_rng(0)
+    assert inception_scores(rng.permutation(logits))[0] == pytest.approx(IS_WHOLE, rel=1e-9)
+    assert inception_scores(logits + 7)[0] == pytest.approx(IS_WHOLE, rel=1e-9)
+
+
+def test_relative_fid_is_the_difference_of_two_fids_of_equal_size(golden):
+    x, y = golden
+    ours, base = x[:100], x[100:300]
+    found = relative_fid.fn(ours, y, base)
+    assert found["relative-fid-pictures"] == frechet_distance(ours, y)
+    assert found["relative-fid-base"] == frechet_distance(base[::2], y)
+    assert found["relative-fid"] == found["relative-fid-pictures"] - found["relative-fid-base"]
+    whole = frechet_distance(ours, y) - frechet_distance(base, y)
+    assert found["relative-fid"] != pytest.approx(whole, rel=1e-2)  # more pictures, lower FID
+    assert relative_fid.fn(ours, y, ours)["relative-fid"] == 0
+    with pytest.raises(UsageError, match="200 of panoramas, only 100 of their base network"):
+        relative_fid.fn(base, y, ours)
+
+
+def test_the_distances_of_dino_features_are_the_same_functions(golden):
+    assert fd_dino.fn(*golden) == {"fd-dino": frechet_distance(*golden)}
+    assert kd_dino.fn(*golden) == {"kd-dino": kernel_distance(*golden)}
+    assert (fd_dino.extractor, kd_dino.extractor) == ("dino", "dino")
 
 
 def test_kid_on_all_rows_is_what_the_subsets_scatter_around(golden):
@@ -67,11 +134,33 @@ def test_the_harness_and_the_classes_give_the_functions_numbers(golden):
             module.update(torch.from_numpy(part), real=False)
         for part in np.array_split(y, 3):
             module.update(torch.from_numpy(part), real=True)
+    dino = FDDino(), KDDino()
+    for module in dino:
+        module.update(x, real=False)
+        module.update(y, real=True)
+    assert [float(m.compute()) for m in dino] == [float(module_fid.compute()), float(module_kid.compute())]
     assert float(module_fid.compute()) == pytest.approx(fid.fn(x, y)["fid"], rel=1e-12)
     assert float(module_kid.compute()) == pytest.approx(kid.fn(x, y)["kid"], rel=1e-12)
     assert fid.fn(x, y)["fid"] == frechet_distance(x, y)
     found = kid.fn(x, y, subsets=10, subset_size=100)
     assert found["kid-subset-mean"] == pytest.approx(KID_TORCH_FIDELITY[0], rel=CLOSE)
+
+
+def test_the_scores_of_one_set_or_of_three_are_classes_too(golden, logits):
+    x, y = golden
+    score, relative = IS(splits=10), RelativeFID()
+    for part in np.array_split(logits, 5):
+        score.update(torch.from_numpy(part))
+    assert float(score.compute()) == pytest.approx(IS_WHOLE, rel=1e-9)
+    assert IS.higher_is_better
+    relative.update(x[:100])
+    relative.update(y, of="reference")
+    with pytest.raises(UsageError, match="no rows of base yet"):
+        relative.compute()
+    relative.update(x[100:], of="base")
+    assert float(relative.compute()) == pytest.approx(relative_fid.fn(x[:100], y, x[100:])["relative-fid"], rel=1e-12)
+    with pytest.raises(UsageError, match="did you mean 'base'"):
+        relative.update(x, of="bases")
 
 
 def test_fid_of_two_gaussians_approaches_its_closed_form():
@@ -146,5 +235,11 @@ def test_too_few_rows_and_broken_rows_are_refused_with_numbers(distance):
 def test_subsets_larger_than_the_sample_are_refused():
     with pytest.raises(UsageError, match="at least 1000"):
         kernel_distance_subsets(np.ones((50, 2)), np.ones((2000, 2)))
+    with pytest.raises(UsageError, match="did you mean 'clean-fid'"):
+        kernel_distance_subsets(np.ones((50, 2)), np.ones((50, 2)), order="cleanfid")
     with pytest.raises(UsageError, match="call update"):
         FID().compute()
+    with pytest.raises(UsageError, match="lower splits"):
+        inception_scores(np.zeros((3, 5)), 10)
+    with pytest.raises(UsageError, match="not finite"):
+        inception_scores(np.full((3, 5), np.nan))

@@ -305,8 +305,8 @@ def test_missing_weights_block_their_metrics_and_not_the_others(world, monkeypat
     text = metrics("plugins.py@brightness", "intra-lpips=lpips-vgg")
     result = score(world.made(text), world.store)
     assert result.scored == 6
-    assert "curl" in result.blocked["intra-lpips"]
-    with pytest.raises(PrerequisiteError, match="curl"):
+    assert "scrollbench weights fetch lpips-vgg" in result.blocked["intra-lpips"]
+    with pytest.raises(PrerequisiteError, match="scrollbench weights fetch lpips-vgg"):
         score(world.suite(metrics("intra-lpips=lpips-vgg")), world.store)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bench.errors import UsageError
 from bench.types import Canvas
-from bench.views import MIN_SIDE, VIEWS, Box, boxes, crops, key, seen
+from bench.views import MIN_SIDE, VIEWS, Box, boxes, crops, drawn_by, key, seen
 
 CANVASES = st.builds(Canvas, st.integers(1, 300), st.integers(1, 120), st.just(True))
 OPEN = st.builds(Canvas, st.integers(1, 300), st.integers(1, 120))
@@ -91,6 +91,35 @@ def test_random_crops_follow_the_prompt_id_and_nothing_else():
     assert len(places) > 30
     assert max(places) > 2000
     assert boxes("random", canvas, "harbour") == (Box(1807, 0, 512, 512),)  # frozen
+
+
+def test_the_released_random_crops_are_the_draws_of_numpys_generator_in_turn():
+    canvas, places = Canvas(3072, 512), np.random.RandomState(2023)
+    drawn = [places.randint(0, 3072 - 512) for _ in range(300)]
+    ours = [boxes("random-2023:512", canvas, str(turn)) for turn in range(300)]
+    assert ours == [(Box(x, 0, 512, 512),) for x in drawn]
+    assert [b[0].x for b in ours] != [boxes("random-2023:512", canvas, str(t + 1))[0].x for t in range(300)]
+    assert {boxes("random-2023", Canvas(514, 512), str(t))[0].x for t in range(40)} == {0, 1}  # 2, the end, never
+    assert boxes("random-2023", Canvas(512, 512), "7") == (Box(0, 0, 512, 512),)
+
+
+def test_what_a_drawn_view_goes_by_is_the_prompt_or_the_turn():
+    canvas = Canvas(3072, 512)
+    assert drawn_by("random:512", "harbour", 3) == "harbour"
+    assert drawn_by("random-2023:512", "harbour", 3) == "3"
+    keys = {key("random-2023", canvas, drawn_by("random-2023", "harbour", turn)) for turn in range(3)}
+    assert len(keys) == 3
+    assert boxes("random-2023", canvas, "harbour") == boxes("random-2023", canvas, "0")
+
+
+def test_even_squares_touch_both_edges_at_even_distances():
+    assert [b.x for b in boxes("even:1024", Canvas(4096, 1024))] == [0, 1024, 2048, 3072]
+    assert [b.x for b in boxes("even", Canvas(80, 32))] == [0, 48]  # 2.5 squares: two, with a gap
+    assert [b.x for b in boxes("even", Canvas(112, 32))] == [0, 27, 53, 80]  # 3.5: four, overlapping
+    assert [b.x for b in boxes("even", Canvas(40, 32))] == [0, 8]
+    assert boxes("even", Canvas(32, 32)) == (Box(0, 0, 32, 32),)
+    assert len(boxes("even:16", Canvas(64, 32))) == 8
+    assert seen("even", Canvas(80, 32)) == pytest.approx(64 / 80)
 
 
 def test_the_ring_shows_the_break_of_a_loop_and_windows_do_not():

@@ -14,6 +14,7 @@ from bench.sample import Sample
 from bench.types import Value
 
 SSIM_MIN = 11  # px, the side of SSIM's Gaussian window
+STRIPE = 256  # rows of pixels that are worked on at once
 
 
 def mean_of_pairs(matrix: np.ndarray, chosen: np.ndarray | None = None) -> float | None:
@@ -34,28 +35,62 @@ def seam_tv(rgb: np.ndarray, period: int, loop: bool = False) -> tuple[float, fl
     Returns:
         (at borders, elsewhere), or None where there is no border or nothing else.
     """
-    x = rgb.astype(np.float64) / 255
-    if x.shape[0] > x.shape[1]:
-        x = x.swapaxes(0, 1)
-    step = np.abs(np.diff(x, axis=1)).mean(axis=(0, 2))  # step[i]: from column i to column i + 1
-    border = np.arange(1, x.shape[1]) % period == 0
+    step = column_steps(rgb.swapaxes(0, 1) if rgb.shape[0] > rgb.shape[1] else rgb)
+    border = np.arange(1, len(step) + 1) % period == 0
     if loop:
-        step, border = np.append(step, np.abs(x[:, 0] - x[:, -1]).mean()), np.append(border, True)
+        border[-1] = True
+    else:
+        step, border = step[:-1], border[:-1]
     if not border.any() or border.all():
         return None
     return float(step[border].mean()), float(step[~border].mean())
 
 
+def column_steps(rgb: np.ndarray) -> np.ndarray:
+    """Mean absolute step from each column to the next of uint8 (h, w, 3), values scaled to [0, 1]: (w,) float64.
+
+    The last one goes from the last column round to the first. Sums are of integers, so they are exact.
+    """
+    total = np.zeros(rgb.shape[1], dtype=np.int64)
+    for top in range(0, len(rgb), STRIPE):
+        x = rgb[top : top + STRIPE].astype(np.int16)
+        total[:-1] += np.abs(np.diff(x, axis=1)).sum(axis=(0, 2), dtype=np.int64)
+        total[-1] += np.abs(x[:, 0] - x[:, -1]).sum(dtype=np.int64)
+    mean: np.ndarray = total / (rgb.shape[0] * 3 * 255)
+    return mean
+
+
 def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """SSIM (Wang et al. 2004) of picture pairs: uint8 (n, h, w, 3) each -> (n,), mean over RGB.
 
-    Gaussian window of 11 pixels, deviation 1.5, data range 1; sides must be at least 11 pixels.
+    Gaussian window of 11 pixels, deviation 1.5, data range 1, borders reflected, as torchmetrics computes it; sides
+    must be at least 11 pixels.
     """
-    import torch
-    from torchmetrics.functional.image import structural_similarity_index_measure
 
-    a, b = (torch.from_numpy(np.ascontiguousarray(p)).permute(0, 3, 1, 2).double() / 255 for p in (first, second))
-    found: np.ndarray = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none").reshape(-1).numpy()
+    def pair(a: np.ndarray, b: np.ndarray) -> float:
+        total = 0.0
+        for top in range(0, len(a), STRIPE):  # in stripes with the rows that their windows reach into
+            above = min(top, SSIM_MIN // 2)
+            rows = slice(top - above, top + STRIPE + SSIM_MIN // 2)
+            total += float(_likeness(a[rows] / 255, b[rows] / 255)[above : above + STRIPE].sum())
+        return total / a.size
+
+    return np.array([pair(a, b) for a, b in zip(first, second)])
+
+
+def _likeness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """SSIM around every pixel of two pictures (h, w, 3) in [0, 1]."""
+    from scipy.ndimage import gaussian_filter
+
+    def around(p: np.ndarray) -> np.ndarray:
+        mean: np.ndarray = gaussian_filter(p, sigma=(1.5, 1.5, 0), truncate=3.5, mode="mirror")
+        return mean
+
+    mx, my = around(x), around(y)
+    vx, vy = (np.maximum(around(p * p) - m * m, 0) for p, m in ((x, mx), (y, my)))
+    both = around(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    found: np.ndarray = (2 * mx * my + c1) * (2 * both + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return found
 
 
@@ -80,19 +115,30 @@ def adjacent(sample: Sample, *, period: int = 0) -> list[Value]:
     what that is above the step elsewhere: 0 without seams, negative where borders are smoothed over. ``period`` sets
     the distance of the borders in pixels where a method's own seams are known; 0 takes the side of a tile.
     """
-    boxes = sample.boxes()
-    across, down, _ = steps(boxes, sample.canvas)
+    distance, likeness = neighbours(sample)
+    tv = border_tv(sample, period)
+    return [
+        Value("adjacent-lpips", distance),
+        Value("adjacent-ssim", likeness),
+        Value("adjacent-tv", tv[0] if tv else None),
+        Value("adjacent-tv-excess", tv[0] - tv[1] if tv else None),
+    ]
+
+
+def neighbours(sample: Sample) -> tuple[float | None, float | None]:
+    """Mean LPIPS and mean SSIM over the pairs of crops side by side; None without pairs, or too small for SSIM."""
+    across, down, _ = steps(sample.boxes(), sample.canvas)
     near = across + down == 1
     crops = sample.crops()
     first, second = np.nonzero(np.triu(near))
     likeness = None
     if len(first) and min(crops[0].shape[:2]) >= SSIM_MIN:
-        likeness = float(ssim(np.stack([crops[i] for i in first]), np.stack([crops[j] for j in second])).mean())
+        likeness = float(np.mean([ssim(crops[i][None], crops[j][None]) for i, j in zip(first, second)]))
+    return mean_of_pairs(sample.distances(), near), number(likeness)
+
+
+def border_tv(sample: Sample, period: int = 0) -> tuple[float, float] | None:
+    """:func:`seam_tv` of a picture at every ``period`` pixels (0: the side of its crops); None with a single crop."""
+    boxes = sample.boxes()
     side = period or min(boxes[0].w, boxes[0].h)
-    tv = seam_tv(sample.rgb, side, sample.canvas.loop) if len(boxes) > 1 else None
-    return [
-        Value("adjacent-lpips", mean_of_pairs(sample.distances(), near)),
-        Value("adjacent-ssim", number(likeness)),
-        Value("adjacent-tv", tv[0] if tv else None),
-        Value("adjacent-tv-excess", tv[0] - tv[1] if tv else None),
-    ]
+    return seam_tv(sample.rgb, side, sample.canvas.loop) if len(boxes) > 1 else None

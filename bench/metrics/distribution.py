@@ -1,18 +1,24 @@
-"""Distances between two sets of features: FID and KID, in float64.
+"""Distances between two sets of features, FID and KID, and the Inception Score, in float64.
 
-Both are decided by the features they get: extractor, view, reference set and the numbers of rows belong to their
+They are decided by the features they get: extractor, view, reference set and the numbers of rows belong to their
 identity and are recorded with them. KID is the primary one; FID at small n is mostly bias and is there to be
-compared with papers at equal n.
+compared with papers at equal n. Per patch means on the crops of a view: ``tiles:1024`` gives FID-patch and IS-patch.
+
+Against the packages that papers used: torch-fidelity 0.4.0 and clean-fid 0.1.35 keep features in float32 (the former's
+network also after running in float64), hence means (FID) and kernels (KID) of single precision, which moves numbers by
+about 1e-6 of them. Given the same features in float64 they agree with these functions to 1e-9, except FID from fewer
+rows than dimensions: there the roots of eigenvalues that are zero but for rounding lower theirs by about 1e-6.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bench.errors import UsageError
+from bench.errors import UsageError, near
 from bench.registry import metric
 
 CHUNK = 2048  # rows of a kernel matrix held at once
+ORDERS = ("torch-fidelity", "clean-fid")  # in which KID's subsets are drawn
 
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
@@ -46,15 +52,28 @@ def kernel_distance(features: np.ndarray, reference: np.ndarray) -> float:
 
 
 def kernel_distance_subsets(
-    features: np.ndarray, reference: np.ndarray, subsets: int = 100, size: int = 1000, seed: int = 2020
+    features: np.ndarray,
+    reference: np.ndarray,
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 2020,
+    order: str = "torch-fidelity",
 ) -> tuple[float, float]:
-    """KID as papers report it: mean and deviation over random subsets of one size, drawn as torch-fidelity does.
+    """KID as papers report it: mean and deviation over random subsets of one size.
 
-    clean-fid draws from the other set first: swap the arguments for its numbers.
+    Args:
+        order: ``torch-fidelity`` draws each subset of the pictures before that of the reference; ``clean-fid`` draws
+            in its own order for the call (pictures, reference), the reference first, and takes smaller subsets where
+            there are fewer rows. clean-fid uses numpy's global generator: its numbers need the seed set before.
 
     Raises:
-        UsageError: as :func:`kernel_distance`, or fewer rows than ``size``.
+        UsageError: as :func:`kernel_distance`, an unknown order, or fewer rows than ``size`` for torch-fidelity.
     """
+    if order not in ORDERS:
+        raise UsageError(f"unknown order {order!r} of KID subsets; {near(order, ORDERS)}")
+    if order == "clean-fid":
+        size = min(size, len(features), len(reference))
+        features, reference = reference, features
     x, y = _checked(features, reference, least=max(2, size))
     rng = np.random.RandomState(seed)  # the generator that published numbers come from
     drawn = []
@@ -62,6 +81,37 @@ def kernel_distance_subsets(
         first = x[rng.choice(len(x), size, replace=False)]
         drawn.append(kernel_distance(first, y[rng.choice(len(y), size, replace=False)]))
     return float(np.mean(drawn)), float(np.std(drawn))
+
+
+def inception_scores(logits: np.ndarray, splits: int = 1, seed: int | None = None) -> np.ndarray:
+    """exp of the mean Kullback-Leibler divergence of p(class | picture) from p(class), for each of ``splits`` parts.
+
+    Args:
+        logits: (n, classes); FID's network gives them without its bias, as the original did.
+        splits: consecutive parts, as even as may be; each has its own p(class).
+        seed: shuffle the rows first, as torch-fidelity does with 2020; None leaves their order.
+
+    Returns:
+        (splits,) float64. One split does not depend on the order of rows, several do.
+
+    Raises:
+        UsageError: fewer rows than splits, or values that are not finite.
+    """
+    x = _finite("logits", logits)
+    if not 1 <= splits <= len(x):
+        raise UsageError(f"need at least one row in each of {splits} splits, got {len(x)} rows; lower splits")
+    if seed is not None:
+        x = x[np.random.RandomState(seed).permutation(len(x))]
+    x = x - x.max(1, keepdims=True)
+    log_p = x - np.log(np.exp(x).sum(1, keepdims=True))
+    p = np.exp(log_p)
+    scores = []
+    for i in range(splits):
+        part = slice(i * len(x) // splits, (i + 1) * len(x) // splits)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a class of no weight adds nothing
+            gain = np.where(p[part] > 0, p[part] * (log_p[part] - np.log(p[part].mean(0))), 0.0)
+        scores.append(np.exp(gain.sum(1).mean()))
+    return np.asarray(scores)
 
 
 def _checked(features: np.ndarray, reference: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,12 +123,18 @@ def _checked(features: np.ndarray, reference: np.ndarray, least: int) -> tuple[n
             f"need at least {least} feature rows on both sides, got n={len(x)} and m={len(y)}; "
             "generate more pictures, take a view with more crops, or lower subset_size"
         )
-    for name, rows in (("features", x), ("reference", y)):
-        bad = ~np.isfinite(rows).all(axis=1)
-        if bad.any():
-            count, first = int(bad.sum()), int(bad.argmax())
-            raise UsageError(f"{name}: {count} of {len(rows)} rows are not finite, first row {first}")
-    return x, y
+    return _finite("features", x), _finite("reference", y)
+
+
+def _finite(name: str, values: np.ndarray) -> np.ndarray:
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim != 2:
+        raise UsageError(f"{name}: expected rows (n, d), got {rows.shape}")
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        count, first = int(bad.sum()), int(bad.argmax())
+        raise UsageError(f"{name}: {count} of {len(rows)} rows are not finite, first row {first}")
+    return rows
 
 
 def _factor(x: np.ndarray) -> np.ndarray:
@@ -114,15 +170,77 @@ def fid(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     source="Binkowski et al., ICLR 2018",
 )  # fmt: skip
 def kid(
-    features: np.ndarray, reference: np.ndarray, *, subsets: int = 0, subset_size: int = 1000, seed: int = 2020
+    features: np.ndarray, reference: np.ndarray, *, subsets: int = 0, subset_size: int = 1000, seed: int = 2020,
+    order: str = "torch-fidelity",
 ) -> dict[str, float]:
     """Unbiased kernel distance between the features of the pictures and of a named reference set.
 
-    ``kid`` uses all rows at once. With ``subsets`` above 0 the mean and deviation over random subsets are added, as
-    torch-fidelity computes them.
+    ``kid`` uses all rows at once. With ``subsets`` above 0 the mean and deviation over random subsets are added, drawn
+    in the ``order`` of torch-fidelity or clean-fid.
     """
     found = {"kid": kernel_distance(features, reference)}
     if subsets:
-        mean, std = kernel_distance_subsets(features, reference, subsets, subset_size, seed)
+        mean, std = kernel_distance_subsets(features, reference, subsets, subset_size, seed, order)
         found |= {"kid-subset-mean": mean, "kid-subset-std": std}
     return found
+
+
+@metric(
+    "fd-dino", scope="set", view="tiles", extractor="dino", unit="", range=(0.0, None), values={"fd-dino": "lower"},
+    source="Stein et al., NeurIPS 2023 (Fréchet distance on DINOv2), here at the extractor's size and pooling",
+)  # fmt: skip
+def fd_dino(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Fréchet distance between DINO features of the pictures and of a named reference set."""
+    return {"fd-dino": frechet_distance(features, reference)}
+
+
+@metric(
+    "kd-dino", scope="set", view="tiles", extractor="dino", unit="", range=(None, None), values={"kd-dino": "lower"},
+    source="Stein et al., NeurIPS 2023 (kernel distance on DINOv2), kernel as in KID",
+)  # fmt: skip
+def kd_dino(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Unbiased kernel distance between DINO features of the pictures and of a named reference set."""
+    return {"kd-dino": kernel_distance(features, reference)}
+
+
+@metric(
+    "is", scope="set", view="tiles", extractor="inception", unit="", range=(1.0, None),
+    values={"is": "higher", "is-split-mean": "higher", "is-split-std": "none"},
+    source="Salimans et al., NeurIPS 2016 (Inception Score)",
+)  # fmt: skip
+def inception_score(logits: np.ndarray, *, splits: int = 0, seed: int = 2020) -> dict[str, float]:
+    """Inception Score of the pictures: sure of each one's class, unsure of all together. It needs no reference.
+
+    ``is`` takes all rows at once. With ``splits`` above 0 the mean and deviation over so many shuffled parts are added,
+    as torch-fidelity computes them (papers: 10); fewer rows in a part give a lower score.
+    """
+    found = {"is": float(inception_scores(logits)[0])}
+    if splits:
+        parts = inception_scores(logits, splits, seed)
+        found |= {"is-split-mean": float(parts.mean()), "is-split-std": float(parts.std())}
+    return found
+
+
+@metric(
+    "relative-fid", scope="set", view="random", extractor="inception", unit="", range=(None, None),
+    values={"relative-fid": "lower", "relative-fid-pictures": "none", "relative-fid-base": "none"},
+    source="PanoLlama, ICCV 2025, Table 1 (signed relative FID); its formula is not published, this one is inferred",
+)  # fmt: skip
+def relative_fid(features: np.ndarray, reference: np.ndarray, base: np.ndarray) -> dict[str, float]:
+    """FID of the panoramas' crops minus FID of single pictures by the same base network, against one reference set.
+
+    Both terms take equally many rows, since FID falls with their number: of a larger base set, rows evenly spread over
+    its order. 0 means that panoramas cost nothing in fidelity.
+
+    Raises:
+        UsageError: fewer rows of the base network than of panoramas, or what :func:`frechet_distance` refuses.
+    """
+    n = len(features)
+    if len(base) < n:
+        raise UsageError(
+            f"relative FID compares equally many rows: {n} of panoramas, only {len(base)} of their base network; "
+            "put more single pictures into its base reference"
+        )
+    spread = np.asarray(base)[np.arange(n) * len(base) // n]
+    ours, single = frechet_distance(features, reference), frechet_distance(spread, reference)
+    return {"relative-fid": ours - single, "relative-fid-pictures": ours, "relative-fid-base": single}

@@ -1,7 +1,8 @@
-"""The metrics as ``torchmetrics.Metric`` classes: ``update``, ``compute``, ``reset``, ``higher_is_better``.
+"""The image metrics as ``torchmetrics.Metric`` classes: ``update``, ``compute``, ``reset``, ``higher_is_better``.
 
-They call the very functions the harness calls. States hold numbers and features, never pixels; pictures a number is
-undefined for are counted in ``undefined`` and left out of the mean, which is NaN when nothing is left.
+They call the very functions the harness calls. States hold numbers, never pixels; pictures a number is undefined for
+are counted in ``undefined`` and left out of the mean, which is NaN when nothing is left. Distances between sets are in
+:mod:`bench.metrics.modules_sets`, preference scores in :mod:`bench.metrics.modules_preference`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from bench import extractors, registry, views
 from bench.errors import UsageError
-from bench.metrics import alignment, coherence, distribution, gsd
+from bench.metrics import alignment, coherence, gsd, panollama, style
 from bench.sample import Sample
 from bench.types import Canvas, Prompt
 
@@ -31,7 +31,7 @@ def to_rgb(images: Images) -> list[np.ndarray]:
     if images.ndim != 4 or images.shape[1] != 3:
         raise UsageError(f"expected pictures of shape (n, 3, h, w), got {tuple(images.shape)}")
     if images.is_floating_point():
-        low, high = float(images.min()), float(images.max())
+        low, high = (float(images.min()), float(images.max())) if images.numel() else (0.0, 0.0)
         if not (low >= 0 and high <= 1):
             raise UsageError(f"float pictures must lie in [0, 1], got [{low:g}, {high:g}]; scale them or pass uint8")
         images = (images * 255).round().to(torch.uint8)
@@ -44,11 +44,16 @@ class _PerImage(Metric):  # type: ignore[misc]
     """Mean of one value of an image metric over pictures.
 
     Args:
-        extractor: a name or ``ROLE@FOLDER`` (:mod:`bench.extractors`), or a loaded extractor.
+        extractor: a name or ``ROLE@FOLDER`` (:mod:`bench.extractors`), or a loaded extractor; None takes the default
+            of the metric's role (``dinov2-vitb14``), whose weights must be there.
         view: where to look; default the metric's own.
         loop: the pictures' left and right edges meet.
         device: where a named extractor runs.
         knobs: the metric's own.
+
+    Raises:
+        UsageError: an extractor of another role, an unknown view or knob.
+        PrerequisiteError: the extractor's weights are not here; the message has the command that fetches them.
     """
 
     is_differentiable = False
@@ -60,10 +65,11 @@ class _PerImage(Metric):  # type: ignore[misc]
     undefined: Tensor
 
     def __init__(
-        self, extractor: str | extractors.Extractor, *, view: str | None = None, loop: bool = False,
+        self, extractor: str | extractors.Extractor | None = None, *, view: str | None = None, loop: bool = False,
         device: str = "cpu", **knobs: Any,
     ) -> None:  # fmt: skip
         super().__init__()
+        extractor = extractor or extractors.default(str(self.spec.extractor), "full")
         self.extractor = extractors.load(extractor, device) if isinstance(extractor, str) else extractor
         if self.spec.extractor != self.extractor.role:
             raise UsageError(
@@ -76,9 +82,17 @@ class _PerImage(Metric):  # type: ignore[misc]
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("undefined", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, images: Images) -> None:
-        """Add pictures: (n, 3, h, w) uint8 or float in [0, 1], or a list of uint8 (h, w, 3)."""
-        self._add(to_rgb(images), None)
+    def update(self, images: Images, prompts: Sequence[str] | None = None) -> None:
+        """Add pictures: (n, 3, h, w) uint8 or float in [0, 1], or a list of uint8 (h, w, 3).
+
+        ``prompts``, one text a picture, are read by metrics of prompts and may be left out for the others.
+        """
+        pictures = to_rgb(images)
+        if prompts is None and self.spec.prompted:
+            raise UsageError(f"{self.spec.name} reads prompts: expected one text a picture, got none")
+        if prompts is not None and (isinstance(prompts, str) or len(prompts) != len(pictures)):
+            raise UsageError(f"expected one text a picture, got {len(pictures)} pictures and {len(prompts)} texts")
+        self._add(pictures, prompts)
 
     def compute(self) -> Tensor:
         """Mean over the pictures so far, a float64 scalar; NaN where there is none."""
@@ -88,7 +102,8 @@ class _PerImage(Metric):  # type: ignore[misc]
         for i, rgb in enumerate(pictures):
             canvas = Canvas(rgb.shape[1], rgb.shape[0], self.loop)
             prompt = Prompt("", texts[i] if texts is not None else "")
-            sample = Sample(rgb, prompt, canvas, extractor=self.extractor, view=self.view)
+            turn = int(self.count + self.undefined)
+            sample = Sample(rgb, prompt, canvas, extractor=self.extractor, view=self.view, turn=turn)
             found = {v.name: v.value for v in self.spec.fn(sample, **self.knobs) if v.index is None}[self.value]
             if found is None:
                 self.undefined += 1
@@ -139,80 +154,40 @@ class AdjacentTV(_PerImage):
     spec, value = coherence.adjacent, "adjacent-tv"
 
 
+class PanoramaTV(_PerImage):
+    """Total variation of the whole panorama; lower is smoother (:mod:`bench.metrics.panollama`)."""
+
+    higher_is_better = False
+    spec, value = panollama.panollama, "pl-tv"
+
+
+class SeamTV(_PerImage):
+    """Step at seams beyond the step elsewhere; lower is smoother (:mod:`bench.metrics.panollama`)."""
+
+    higher_is_better = False
+    spec, value = panollama.panollama, "pl-tv-seam"
+
+
+class StyleL(_PerImage):
+    """Intra-Style-L, mean over pairs of crops; lower is more coherent (:mod:`bench.metrics.style`)."""
+
+    higher_is_better = False
+    spec, value = style.intra_style, "intra-style"
+
+
+class StyleLSum(_PerImage):
+    """Intra-Style-L summed over pairs, as SyncDiffusion's released script has it; grows with the panorama."""
+
+    higher_is_better = False
+    spec, value = style.intra_style, "intra-style-sum"
+
+
 class CLIPScore(_PerImage):
     """Mean over pictures of the mean CLIPScore of their crops; floored at 0 as torchmetrics does."""
 
     higher_is_better = True
     spec, value = alignment.clip_score, "clip-score"
 
-    def update(self, images: Images, texts: Sequence[str]) -> None:  # type: ignore[override]
-        """Add pictures with one text each."""
-        pictures = to_rgb(images)
-        if isinstance(texts, str) or len(texts) != len(pictures):
-            raise UsageError(f"expected one text a picture, got {len(pictures)} pictures and {len(texts)} texts")
-        self._add(pictures, texts)
-
     def compute(self) -> Tensor:
         """Mean over the pictures so far, at least 0; NaN where there is none."""
         return super().compute().clamp(min=0)
-
-
-class _PerSet(Metric):  # type: ignore[misc]
-    """A distance between two sets of features.
-
-    Args:
-        extractor: a name, ``ROLE@FOLDER`` or a loaded extractor to update with pictures; None to update with features.
-        view: which crops of a picture are its rows (default ``whole``, squashed by the network as usual for FID).
-        knobs: the metric's own.
-    """
-
-    is_differentiable = False
-    full_state_update = False
-    higher_is_better = False
-    spec: ClassVar[registry.Metric]
-    real: list[Tensor]
-    fake: list[Tensor]
-
-    def __init__(
-        self, extractor: str | extractors.Extractor | None = None, *, view: str = "whole", device: str = "cpu",
-        **knobs: Any,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.extractor = extractors.load(extractor, device) if isinstance(extractor, str) else extractor
-        self.view, self.knobs = view, self.spec.resolve(knobs)
-        views.parse(view)
-        self.add_state("real", [], dist_reduce_fx="cat")
-        self.add_state("fake", [], dist_reduce_fx="cat")
-
-    def update(self, batch: Images, real: bool) -> None:
-        """Add to the reference (``real``) or to the candidates.
-
-        ``batch`` is (n, d) features without an extractor; pictures, as :meth:`GSD.update` takes them, with one.
-        """
-        if self.extractor is None:
-            rows = batch if isinstance(batch, Tensor) else torch.from_numpy(np.asarray(batch))
-        else:
-            cut = [c for p in to_rgb(batch) for c in views.crops(p, self.view, Canvas(p.shape[1], p.shape[0]))]
-            rows = torch.from_numpy(self.extractor.embed(cut))
-        (self.real if real else self.fake).append(rows.to(self.device))
-
-    def compute(self) -> Tensor:
-        """The distance of everything added so far, a float64 scalar. Raises ``UsageError`` with too few rows."""
-        ours, reference = (
-            dim_zero_cat(s).cpu().numpy() if len(s) else np.zeros((0, 1)) for s in (self.fake, self.real)
-        )
-        if not len(ours) or not len(reference):
-            raise UsageError(f"nothing to compare: {len(ours)} rows, {len(reference)} of reference; call update first")
-        return torch.tensor(self.spec.fn(ours, reference, **self.knobs)[self.spec.name], dtype=torch.float64)
-
-
-class FID(_PerSet):
-    """Fréchet distance of features (:func:`bench.metrics.distribution.frechet_distance`)."""
-
-    spec = distribution.fid
-
-
-class KID(_PerSet):
-    """Unbiased kernel distance of features (:func:`bench.metrics.distribution.kernel_distance`)."""
-
-    spec = distribution.kid
