@@ -1,4 +1,6 @@
-"""The project's commands: ``nox -s bench`` (the main job) and ``nox -s tests`` (with lint)."""
+"""The project's commands: ``nox -s bench`` (the main job), ``nox -s tests`` (with lint) and ``nox -s oracles``."""
+
+from pathlib import Path
 
 import nox
 
@@ -17,10 +19,19 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def gate(session: nox.Session) -> None:
+    """Judge a sampler on the miniature: ``nox -s gate -- --candidate my_sampler.py@mine``. See docs/gates.md."""
+    session.install("-e", ".", *PINS)
+    given = session.posargs if "--baseline" in session.posargs else ["--baseline", "multidiffusion", *session.posargs]
+    session.run("scrollbench", "gate", "--run", *given)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """The test suite, then lint. Extra arguments go to pytest: ``nox -s tests -- -k windows``."""
     session.install("-e", ".[test]", *PINS)
-    session.run("pytest", *session.posargs, env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"})
+    # One process a core, one thread each: more threads than cores make torch many times slower.
+    session.run("pytest", "-n", "auto", *session.posargs, env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
     if not session.posargs:
         session.notify("lint")
 
@@ -32,3 +43,19 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+
+
+@nox.session
+def rewards(session: nox.Session) -> None:
+    """The original hpsv2 and image-reward in an environment of their own: they need old libraries."""
+    originals = ("hpsv2", "image-reward", "clip-anytorch", "transformers", "torch", "torchvision", "setuptools")
+    session.install(*originals, "-c", "constraints-rewards.txt")
+    session.run("python", "oracles/workers/vocabulary.py")
+
+
+@nox.session(requires=["rewards"])
+def oracles(session: nox.Session) -> None:
+    """Our scorers against the originals: ``nox -s oracles``, or ``-- --weights FOLDER``, ``--only``, ``--full``."""
+    session.install("-e", ".", "clean-fid==0.1.35", "piq==0.8.0", *PINS)
+    originals = Path(session.virtualenv.location).resolve().with_name("rewards") / "bin" / "python"
+    session.run("python", "-m", "oracles", "--rewards", str(originals), *session.posargs)

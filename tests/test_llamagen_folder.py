@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.errors import UsageError
+from bench.errors import PrerequisiteError, UsageError
 from bench.ids import folder_digest
 from methods.backbones.llamagen import LlamaGen, llamagen, skeleton
 from methods.backbones.llamagen_convert import convert, main, released
@@ -242,8 +242,6 @@ def test_a_config_that_does_not_fit_its_weights_or_its_neighbours_is_refused(cop
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "./nowhere"}, "no folder './nowhere'"),
-        ({"model": "FoundationVision/LlamaGen"}, "llamagen_convert"),
         ({}, "needs the option 'model'"),
         ({"model": ".", "precision": "fp8"}, "unknown precision 'fp8'"),
         ({"model": ".", "devise": "cpu"}, "did you mean 'device'"),
@@ -252,6 +250,13 @@ def test_a_config_that_does_not_fit_its_weights_or_its_neighbours_is_refused(cop
 def test_wrong_options_are_refused(options: Mapping[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         llamagen(**options)
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "FoundationVision/LlamaGen"])
+def test_a_folder_that_is_not_there_must_be_converted_first(model: str) -> None:
+    for ask in (llamagen, llamagen.describe):
+        with pytest.raises(PrerequisiteError, match=f"no folder '{model}'.*llamagen_convert"):
+            ask(model=model)
 
 
 # -- text

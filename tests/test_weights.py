@@ -110,7 +110,8 @@ def test_the_manifest_names_every_extractor_that_is_not_shipped_and_what_it_is_m
     for name, spec in extractors.NAMES.items():
         made = seen_by(name)
         if spec.file:
-            assert (made[0].name, made[0].licence) == (name, spec.licence)
+            assert name.startswith(made[0].name)  # one network may be several extractors: dinov2-vitb14-mean-518
+            assert made[0].licence == spec.licence
             assert {(s.repo or s.url) for s in (spec, *spec.also)} == {m.repository for m in made}
         else:
             assert made == []

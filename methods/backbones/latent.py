@@ -48,7 +48,7 @@ class LatentNetwork(ABC):
         PrerequisiteError: a device that is not here.
     """
 
-    family: ClassVar[str] = "latent"
+    family: str = "latent"
     low_precision_text: ClassVar[bool] = True
     patch: int = 1  # cells a side of the network's token: canvases must be whole tokens
     window: int
