@@ -231,6 +231,11 @@ def _notes(suite: Suite, parts: Sequence[Board], columns: Sequence[Column]) -> l
         notes.append("* some pictures or scores are missing")
     if any(c is None or c.value is None for c in cells):
         notes.append("– no number: not scored, not measurable here, or undefined")
+    if others := [f"{m.label} on {m.backbone}" for m in suite.methods if m.backbone not in (None, suite.backbone)]:
+        notes.append(f"on other backbones than {suite.backbone}: {', '.join(others)}")
+    for kind in ("method", "metric", "reference"):
+        if absent := [u.label for u in suite.unavailable if u.kind == kind]:
+            notes.append(f"{kind}s the suite names that are not here, and not counted: {', '.join(absent)}")
     if suite.tier == "miniature":
         notes.append("tier miniature: tiny stand-in networks on ScrollWorld; never compare with numbers of tier full")
     return notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ from bench import prompts, registry
 from bench.errors import UsageError, near
 
 if TYPE_CHECKING:
-    from bench.suite_file import SuiteFile
+    from bench.suite import MethodUse, Suite
+    from bench.suite_file import MethodFile, MetricFile, SuiteFile
 
 Entry = dict[str, Any]
 
@@ -89,7 +90,20 @@ def _backbone(name: str) -> Entry:
 
 def _suite(name: str) -> Entry:
     spec = _suite_file(name)
-    return {"suite": f"{spec.name}@{spec.version}", "tier": spec.tier, "title": spec.title}
+    return {
+        "suite": f"{spec.name}@{spec.version}",
+        "tier": spec.tier + (", miniature" if spec.miniature else ""),
+        "parts": [f"{p.name} {p.width}x{p.height}" for p in spec.parts],
+        "methods": _here("methods", spec.methods),
+        "metrics": _here("metrics", spec.metrics),
+        "title": spec.title,
+    }
+
+
+def _here(kind: str, entries: Sequence[MethodFile | MetricFile]) -> str:
+    """How many of what a suite names is in this project, by name alone."""
+    have = sum(".py@" in m.ref or m.ref in registry.names(kind) for m in entries)
+    return str(have) if have == len(entries) else f"{have} of {len(entries)}"
 
 
 def _suite_file(name: str) -> SuiteFile:
@@ -100,7 +114,8 @@ def _suite_file(name: str) -> SuiteFile:
 
 def _prompts(name: str) -> Entry:
     chosen = prompts.load_prompts(name)
-    return {"prompts": len(chosen.prompts), "title": chosen.card.get("title", "")}
+    themes = {p.attributes.get("theme") for p in chosen.prompts} - {None}
+    return {"prompts": len(chosen.prompts), "themes": len(themes), "title": chosen.card.get("title", "")}
 
 
 def _views() -> dict[str, str]:
@@ -133,8 +148,21 @@ def _references() -> dict[str, Entry]:
             spec = _suite_file(suite)
         except UsageError:
             continue  # `list suites` tells what is wrong with it
-        found.update({f"{suite}/{n}": r.model_dump(exclude_none=True) for n, r in spec.references.items()})
+        found.update({f"{suite}/{n}": r.said for n, r in spec.references.items()})
     return found
+
+
+def _protocol(name: str) -> Entry:
+    from bench.protocols import load_protocol
+
+    p = load_protocol(name)
+    return {"metrics": len(p.metrics), "assumed": sum(map(len, p.assumed.values())), "title": p.title}
+
+
+def _protocols() -> list[str]:
+    from bench.protocols import protocols
+
+    return protocols()
 
 
 def _first(thing: Any) -> str:
@@ -150,6 +178,7 @@ _LISTINGS: dict[str, tuple[Callable[[], Any], Callable[[str], Entry]]] = {
     "views": (_views, lambda name: {"summary": _views()[name]}),
     "extractors": (_extractors, _extractor),
     "references": (_references, lambda name: _references()[name]),
+    "protocols": (_protocols, _protocol),
 }
 
 
@@ -202,14 +231,26 @@ def _suite_details(name: str) -> Entry:
         "digest": suite.digest,
         "tier": suite.tier,
         "title": suite.title,
-        "seeds": list(suite.seeds),
+        "seeds": _seeds(suite.seeds),
         "backbone": suite.backbone,
         "file": str(suite.file),
         "parts": {p.name: f"{p.canvas}, {len(p.prompts.prompts)} prompts of {p.prompts.ref}" for p in suite.parts},
-        "methods": {m.label: dict(m.params) for m in suite.methods},
+        "methods": {m.label: _method_use(m, suite) for m in suite.methods},
         "metrics": {m.label: _use(m.extractor, m.view, m.reference) for m in suite.metrics},
+        "unavailable": {f"{u.kind} {u.label}": u.reason for u in suite.unavailable},
         "references": {n: dict(r) for n, r in suite.references.items()},
     }
+
+
+def _seeds(seeds: Sequence[int]) -> Any:
+    """A long run of seeds in three words."""
+    plain = len(seeds) > 9 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds)))
+    return f"{seeds[0]} to {seeds[-1]}" if plain else list(seeds)
+
+
+def _method_use(use: MethodUse, suite: Suite) -> Entry:
+    own = {"backbone": use.backbone} if use.backbone not in (None, suite.backbone) else {}
+    return {**own, **use.params}
 
 
 def _use(extractor: str | None, view: str, reference: str | None) -> str:
@@ -221,7 +262,12 @@ def _prompts_details(name: str) -> Entry:
     listed = [
         {"id": p.id, "prompt": p.text, **({"negative": p.negative} if p.negative else {})} for p in chosen.prompts
     ]
-    return {"digest": chosen.digest, "count": len(chosen.prompts), "card": dict(chosen.card), "prompts": listed}
+    card = {k: " ".join(v.split()) if isinstance(v, str) else v for k, v in chosen.card.items()}
+    tables = {k: v for k, v in card.items() if isinstance(v, Mapping)}
+    if "splits" in tables:  # long lists: PROMPTS:SPLIT shows one
+        tables["splits"] = {split: f"{len(ids)} prompts" for split, ids in tables["splits"].items()}
+    prose = {k: v for k, v in card.items() if k not in tables}
+    return {"digest": chosen.digest, "count": len(chosen.prompts), "card": prose, **tables, "prompts": listed}
 
 
 def _view_details(name: str) -> Entry:
@@ -237,6 +283,18 @@ def _extractor_details(name: str) -> Entry:
     from bench import extractors
 
     return dict(extractors.card(name))
+
+
+def _protocol_details(name: str) -> Entry:
+    from bench.protocols import load_protocol
+    from bench.suite_file import MetricFile
+
+    p = load_protocol(name)
+    entries = [MetricFile.model_validate(m) for m in p.metrics]
+    looked = {m.name: _use(m.extractor, str(m.view), m.reference) for m in entries}
+    assumed = {label: dict(fields) for label, fields in p.assumed.items()}
+    said = {"title": p.title, "source": p.source, "metrics": looked, "assumed": assumed}
+    return {**said, "references": p.references, "left_out": dict(p.left_out)}
 
 
 def _knobs(params: Mapping[str, registry.Param]) -> dict[str, Entry]:
@@ -256,4 +314,5 @@ _DETAILS: dict[str, Callable[[str], Entry]] = {
     "views": _view_details,
     "extractors": _extractor_details,
     "references": lambda name: _references()[name],
+    "protocols": _protocol_details,
 }

@@ -132,7 +132,7 @@ class _Trial:
         """All requirements from ``runs`` on."""
         before = self.probe()
         try:
-            raw = self.call(SEA)
+            raw = self.first()
         except Exception as error:  # whatever a plug-in does, the answer is a report
             return [CheckResult("runs", False, f"{type(error).__name__} on a canvas of {self.canvas} px: {error}")]
         evaluations = 0 if self.backbone is None else self.backbone.meter.cost().nfe
@@ -170,6 +170,19 @@ class _Trial:
                      "the network answers differently afterwards: undo what was changed in it")
             )  # fmt: skip
         return [*found, self.loop(first)]
+
+    def first(self) -> Any:
+        """A picture two squares wide or, from methods that refuse that (some want several rows), twice as large."""
+        small = self.canvas
+        try:
+            return self.call(SEA)
+        except UsageError as refusal:
+            self.canvas = Canvas(2 * small.width, 2 * small.height)
+            try:
+                return self.call(SEA)
+            except UsageError:
+                self.canvas = small
+                raise refusal from None
 
     def call(self, prompt: Prompt, seed: int = 0, canvas: Canvas | None = None) -> Any:
         """One picture, as the runner would ask for it."""

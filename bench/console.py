@@ -85,6 +85,9 @@ class Selection:
 
 def _select(
     suite: Annotated[str, typer.Option("--suite", "-s", help="Name of a suite, or a TOML file.")] = "miniature",
+    tier: Annotated[
+        str | None, typer.Option("--tier", help="miniature: run a suite of tier full on the embedded miniature.")
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option("--method", "-m", help="Only these methods: NAME, NAME:PRESET or FILE.py@NAME. Repeatable."),
@@ -104,9 +107,9 @@ def _select(
     from bench.store import Store
     from bench.suite import load_suite
 
-    overrides = {"methods": method, "metrics": metric, "set": set_, "limit": limit, "seeds": seed}
+    overrides = {"methods": method, "metrics": metric, "set": set_, "limit": limit, "seeds": seed, "tier": tier}
     chosen = load_suite(suite, {k: v for k, v in overrides.items() if v or v == 0})
-    if device and chosen.backbone:  # provenance, not identity: the same suite on another machine
+    if device:  # provenance, not identity: the same suite on another machine
         chosen = replace(chosen, backbone_options={**chosen.backbone_options, "device": device})
     return Selection(chosen, Store(store), _shard(shard), device)
 
@@ -127,10 +130,20 @@ def selection(verb: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(verb)
     def wrapped(**given: Any) -> None:
-        verb(_select(**{p.name: given.pop(p.name) for p in options}), **given)
+        chosen = _select(**{p.name: given.pop(p.name) for p in options})
+        try:
+            verb(chosen, **given)
+        except PrerequisiteError as error:
+            if chosen.suite.tier != "full" or chosen.suite.spec.miniature is None:
+                raise
+            hint = f"Without them: --tier miniature runs suite {chosen.suite.name} on the embedded miniature."
+            raise PrerequisiteError(f"{error}\n{hint}") from error
 
-    wrapped.__signature__ = inspect.Signature([*options, *own])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in (*options, *own)}
+    taken = sorted(
+        (p.replace(kind=p.KEYWORD_ONLY) for p in (*options, *own)), key=lambda p: p.default is not p.empty
+    )  # arguments, which have no default, come first
+    wrapped.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in taken}
     del wrapped.__wrapped__  # type: ignore[attr-defined]
     return wrapped
 
@@ -240,13 +253,18 @@ def progress() -> Reporter:
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    """Counts of a plan by part and method, in the plan's order."""
+    """Counts of a plan by part and method, in the plan's order; ``blocked`` wait for weights, with the reason."""
     states = ("wanted", "done", "jobs", "quarantined")
     counts = {state: Counter((j.part.name, j.use.label) for j in getattr(plan, state)) for state in states}
-    return [
+    rows: list[dict[str, Any]] = [
         {"part": part, "method": label, **{"to_do" if s == "jobs" else s: counts[s][part, label] for s in states}}
         for part, label in counts["wanted"]
     ]
+    rows += [
+        {"part": b.part, "method": b.label, "wanted": b.pictures, "done": 0, "to_do": 0, "quarantined": 0,
+         "blocked": b.pictures, "why": b.reason} for b in plan.blocked
+    ]  # fmt: skip
+    return rows
 
 
 def board_json(board: Board) -> dict[str, Any]:
@@ -268,6 +286,8 @@ def require_complete(made: RunResult | None, scored: ScoreResult | None = None) 
             f"{made.quarantined} pictures failed too often before and were left alone; --retry tries them again"
         )
         fetch = False
+    if made:
+        problems += [f"{b.label}, {b.part}: {b.pictures} pictures not tried: {b.reason}" for b in made.blocked]
     if scored:
         problems += [f"metric {label}: {why}" for label, why in scored.blocked.items()]
         if scored.failed or scored.sets_failed:

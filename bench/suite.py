@@ -184,9 +184,12 @@ def with_methods(suite: Suite, wanted: Iterable[str]) -> Suite:
 
 def label_of(suite: Suite, wanted: str) -> str:
     """What the board calls a method of :func:`with_methods`; looked up in the registry only where knobs are set."""
-    (m,) = with_methods(suite, [wanted]).spec.methods
-    knobs = tuple(k for k in suite.knobs if k[0] in (m.name, m.ref, default_label(m.ref, None)))
-    return with_methods(replace(suite, knobs=knobs), [wanted]).methods[0].label if knobs else m.name
+    plain = with_methods(suite, [wanted])
+    (m,) = plain.spec.methods
+    if not suite.knobs:
+        return m.name
+    mine = {m.name, m.ref, default_label(m.ref, None), replace(plain, knobs=()).methods[0].method.name}
+    return replace(plain, knobs=tuple(k for k in suite.knobs if k[0] in mine)).methods[0].label
 
 
 def _of_tier(spec: SuiteFile, tier: str | None, file: Path) -> tuple[SuiteFile, tuple[Unavailable, ...]]:

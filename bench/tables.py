@@ -23,7 +23,7 @@ TABLES: dict[str, dict[str, str]] = {
     "recipe": {"recipe_id": "VARCHAR", "prompt_id": "VARCHAR", "prompt": "VARCHAR", "negative": "VARCHAR",
                "width": "BIGINT", "height": "BIGINT", "loop": "BOOLEAN", "seed": "BIGINT", "method": "VARCHAR",
                "method_version": "VARCHAR", "method_source": "VARCHAR", "params": "JSON", "backbone": "VARCHAR",
-               "weights": "VARCHAR", "precision": "VARCHAR"},
+               "backbone_source": "VARCHAR", "weights": "VARCHAR", "precision": "VARCHAR"},
     "image": {"recipe_id": "VARCHAR", "image_id": "VARCHAR", "run_id": "VARCHAR", "width": "BIGINT", "height": "BIGINT",
               "flags": "VARCHAR[]", "nfe": "BIGINT", "seconds": "DOUBLE", "peak_bytes": "BIGINT", "stages": "JSON",
               "time": "TIMESTAMP"},
@@ -105,7 +105,7 @@ VIEWS: dict[str, str] = {
             union all
             select suite_digest, part, method, protocol, name, value, n, 0, null from set_score),
         asked as (
-            select distinct suite_digest, part, protocol, name from observation
+            select distinct suite_digest, part, protocol, name from prompted
             union select distinct suite_digest, part, protocol, name from set_score)
         select c.suite, c.suite_digest, c.tier, c.part, c.method, c.control, c.optimises, a.name as metric,
                p.extractor, p.extractor_digest, p.view, p.reference, p.reference_id, p.metric_version, p.params,

@@ -21,6 +21,7 @@ from bench.index import NAME, build, build_file
 from bench.plan import make_plan
 from bench.run import generate
 from bench.store import Store
+from bench.suite import Unavailable
 from bench.types import Canvas, Prompt
 
 METHODS = {"one": 3.0, "two": 2.0, "cheat": 1.0, "truth": 0.5}
@@ -46,7 +47,9 @@ def suite() -> Any:
         tier="miniature",
         digest=DIGEST,
         parts=(Namespace(name="4to1", canvas=Canvas(128, 32), prompts=Namespace(prompts=prompts)),),
-        methods=[Namespace(label=label) for label in ("two", "one")],
+        backbone="world-sd",
+        methods=[Namespace(label=label, backbone="world-sd") for label in ("two", "one")],
+        unavailable=(),
         metrics=[
             use("gsd-dino", "lower"),
             use("kid", "lower", "kid-panoramas", extractor="world-cnn", reference="panoramas"),
@@ -125,6 +128,19 @@ def test_directions_networks_coverage_and_tier_are_said(store: Any, suite: Any) 
     assert "† descends on lpips-vgg" in said
     suite.tier = "full"
     assert "tier miniature" not in "\n".join(text(board(store, suite)))
+
+
+def test_what_stands_by_name_and_other_backbones_are_said(store: Any, suite: Any) -> None:
+    plain = "\n".join(text(board(store, suite)))
+    assert "not here" not in plain
+    assert "other backbones" not in plain
+    suite.methods[1].backbone = "llamagen"
+    suite.unavailable = (Unavailable("method", "MAD", "mad", ""), Unavailable("metric", "HPS", "hps", ""))
+    said = "\n".join(text(board(store, suite)))
+    assert "on other backbones than world-sd: one on llamagen" in said
+    assert "methods the suite names that are not here, and not counted: MAD" in said
+    assert "metrics the suite names that are not here, and not counted: HPS" in said
+    assert "pictures: 7 of 8" in said
 
 
 def test_a_view_that_sees_part_of_the_picture_says_how_much(store: Any, suite: Any) -> None:

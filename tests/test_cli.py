@@ -157,7 +157,7 @@ def test_a_run_prints_the_board_and_where_its_files_are(suite: Path) -> None:
 
 
 def test_every_step_of_a_run_speaks_json(suite: Path) -> None:
-    planned = json.loads(call("plan", "--suite", suite, "--json").stdout)
+    planned = json.loads(call("plan", "--suite", suite, "--json").stdout)["pictures"]
     assert [(row["method"], row["to_do"]) for row in planned] == [("plugins.py@grain", 3), ("latent", 3)]
     assert json.loads(call("generate", "--suite", suite, "--json").stdout)["made"] == 6
     assert json.loads(call("score", "--suite", suite, "--json").stdout)["scored"] == 6
@@ -213,7 +213,7 @@ def test_what_must_be_fetched_first_is_exit_code_3(suite: Path) -> None:
     suite.write_text(text)
     said = call("score", "--suite", suite)
     assert (said.exit_code, said.stdout) == (3, "")
-    assert "hf download" in said.stderr
+    assert "scrollbench weights fetch dinov2-vits14" in said.stderr
 
 
 def test_sql_without_a_leaderboard_names_the_command_and_wrong_sql_is_usage(suite: Path) -> None:

@@ -170,7 +170,12 @@ def fid(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     source="Binkowski et al., ICLR 2018",
 )  # fmt: skip
 def kid(
-    features: np.ndarray, reference: np.ndarray, *, subsets: int = 0, subset_size: int = 1000, seed: int = 2020,
+    features: np.ndarray,
+    reference: np.ndarray,
+    *,
+    subsets: int = 0,
+    subset_size: int = 1000,
+    seed: int = 2020,
     order: str = "torch-fidelity",
 ) -> dict[str, float]:
     """Unbiased kernel distance between the features of the pictures and of a named reference set.

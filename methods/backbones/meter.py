@@ -22,6 +22,7 @@ class Meter:
         nfe: network evaluations in samples: a guided call on n latents counts 2n.
         seconds: seconds by stage name.
         flags: remarks about the picture in the making (``prompt-truncated``), for its record.
+        phase: what a sampler has done to the network, where calls of the same shapes then cost something else.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -33,6 +34,7 @@ class Meter:
         self.nfe = 0
         self.seconds: dict[str, float] = {}
         self.flags: list[str] = []
+        self.phase = ""
         self._stack: list[str] = []
         self._since = 0.0
         self._watched = self._forget_peak()
