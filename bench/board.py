@@ -118,7 +118,7 @@ def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[tuple[Any, ...]],
     for use in suite.metrics:
         name, direction = next(iter(use.metric.values.items()))
         label = name if use.label == default_label(use.ref, None) else use.label
-        wanted = (name, _network(use.extractor), use.view, use.reference)
+        wanted = (name, network_name(use.extractor), use.view, use.reference)
         params = dict(use.params)
 
         def matches(row: tuple[Any, ...], wanted: tuple[Any, ...] = wanted, params: dict[str, Any] = params) -> bool:
@@ -129,7 +129,7 @@ def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[tuple[Any, ...]],
         yield Column(name, "lower", unit), lambda row, name=name: row[2] == name and row[4] is None  # type: ignore[misc]
 
 
-def _network(ref: str | None) -> str | None:
+def network_name(ref: str | None) -> str | None:
     """What records call an extractor: its name, or the name of its folder for ``ROLE@FOLDER``."""
     return Path(ref.partition("@")[2]).name if ref and "@" in ref else ref
 

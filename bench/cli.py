@@ -7,11 +7,14 @@ Heavy libraries are imported inside the verbs that need them, so that help and l
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench import console
+from bench import cli_gate, console
+from bench.cli_prompts import prompts_app
+from bench.cli_reproduce import reproduce
+from bench.cli_weights import weights_app
 from bench.cli_world import world_app
 from bench.console import App, Json, selection
 
@@ -24,7 +27,10 @@ main = App(
     "Benchmark of panoramic and long-scroll text-to-image generation.",
     "scrollbench run --suite miniature --limit 2",
 )
+main.add_typer(weights_app, name="weights")
+main.add_typer(prompts_app, name="prompts")
 main.add_typer(world_app, name="world")
+cli_gate.mount(main)
 store_app = main.group(
     "store", "Look after the store: pictures, records and the leaderboard made of them.", "scrollbench store verify"
 )
@@ -42,11 +48,13 @@ def _store(root: Path | None) -> Store:
 
 @main.verb("scrollbench doctor --suite miniature")
 @selection
-def doctor(chosen: console.Selection, json: Json = False) -> None:
+def doctor(chosen: console.Selection, json: Json = False, *, ctx: typer.Context) -> None:
     """Say what can run here, and the one command that mends each thing that cannot."""
-    from bench.doctor import examine, ready
+    from bench.doctor import examine, ready, suites
 
     checks = examine(chosen.suite, chosen.store)
+    if getattr(ctx.get_parameter_source("suite"), "name", "") == "DEFAULT":
+        checks += suites()
     console.records([vars(c) for c in checks], json)
     if not ready(checks):
         console.note(f"suite {chosen.suite.ref} cannot run here yet; see the rows marked missing")
@@ -56,7 +64,8 @@ def doctor(chosen: console.Selection, json: Json = False) -> None:
 @main.verb("scrollbench list methods", "list")
 def list_kind(
     kind: Annotated[
-        str, typer.Argument(help="methods, metrics, backbones, suites, prompts, views, extractors, references")
+        str,
+        typer.Argument(help="methods, metrics, backbones, suites, prompts, views, extractors, references, protocols"),
     ],
     json: Json = False,
 ) -> None:
@@ -71,7 +80,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Any name that `list` shows, FILE.py@NAME, or PROMPTS:SELECTION.")],
     json: Json = False,
 ) -> None:
-    """Show all that is known of a method, metric, backbone, suite, prompt set, view, extractor or reference."""
+    """Show what is known of a method, metric, backbone, suite, prompt set, view, extractor, reference or protocol."""
     from bench.catalogue import describe
 
     console.sheets(describe(name), json)
@@ -95,11 +104,42 @@ def check(
 
 @main.verb("scrollbench plan --suite miniature --limit 4")
 @selection
-def plan(chosen: console.Selection, json: Json = False) -> None:
-    """Say what a run would do: what is wanted, what is done, what was given up. Changes nothing."""
+def plan(
+    chosen: console.Selection,
+    forecast: Annotated[
+        bool, typer.Option("--forecast", help="Also what it will cost; runs every method once, on shapes alone.")
+    ] = False,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="Forecast for this GPU; `measured`: at the rate of pictures made here.")
+    ] = "h100",
+    efficiency: Annotated[float, typer.Option("--efficiency", help="Share of the GPU's peak that is reached.")] = 0.4,
+    price: Annotated[float | None, typer.Option("--price", help="Dollars an hour, instead of the table's.")] = None,
+    json: Json = False,
+) -> None:
+    """Say what a run would do: what is wanted, what is done, what cannot be, and what it costs. Changes nothing."""
     from bench.plan import make_plan
 
-    console.records(console.plan_rows(make_plan(chosen.suite, chosen.store, chosen.shard)), json)
+    suite = chosen.suite
+    made = make_plan(suite, chosen.store, chosen.shard)
+    rows, absent = console.plan_rows(made), [vars(u) for u in suite.unavailable]
+    costs: list[dict[str, Any]] = []
+    if forecast:
+        from bench.forecast import forecast as predict
+        from bench.forecast import sheet
+
+        with console.progress() as progress:
+            progress.start("forecast", sum(not u.control for u in suite.methods) * len(suite.parts))
+            found = predict(suite, gpu, efficiency, chosen.store, lambda: progress.advance("forecast"))
+            progress.finish("forecast")
+        costs = sheet(found, gpu, price)
+    if json:
+        console.emit({"pictures": rows, "unavailable": absent, "forecast": costs})
+        return
+    console.records(rows, False)
+    for title, table in (("not in this project yet", absent), (f"forecast, {gpu}", costs)):
+        if table:
+            console.say(f"\n{title}")
+            console.records(table, False)
 
 
 @main.verb("scrollbench generate --suite miniature --method direct --limit 2")
@@ -126,6 +166,36 @@ def score(chosen: console.Selection, json: Json = False) -> None:
         result = compute(chosen.suite, chosen.store, progress, device=chosen.device)
     console.result({**console.plain(result), "index": str(build(chosen.store))}, json)
     console.require_complete(None, result)
+
+
+@main.verb("scrollbench adopt pictures --suite miniature --propose")
+@selection
+def adopt(
+    chosen: console.Selection,
+    folder: Annotated[Path, typer.Argument(help="Where the pictures are.")],
+    label: Annotated[str, typer.Option("--as", help="What they are called on the board.")] = "",
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="CSV: file, prompt_id, and where there are several seed, part.")
+    ] = None,
+    propose: Annotated[bool, typer.Option("--propose", help="Print a manifest made from file names instead.")] = False,
+    json: Json = False,
+) -> None:
+    """Take in pictures made elsewhere, to be scored beside the methods of a suite. Then: `scrollbench score`."""
+    from bench.adopt import adopt as take
+    from bench.adopt import propose as match
+    from bench.errors import UsageError
+
+    if not folder.is_dir():
+        raise UsageError(f"no folder {folder}")
+    if propose:
+        text, lost = match(folder, chosen.suite)
+        typer.echo(text, nl=False)
+        for name in lost:
+            console.note(f"matches no prompt of suite {chosen.suite.ref} at its size: {name}")
+        return
+    if manifest is None or not label:
+        raise UsageError("adopt needs --as NAME and --manifest FILE.csv; --propose prints a manifest to start from")
+    console.result(console.plain(take(folder, chosen.suite, label, manifest, chosen.store)), json)
 
 
 @main.verb("scrollbench run --suite miniature --limit 2")
@@ -168,15 +238,28 @@ def run(chosen: console.Selection, retry: Retry = False, json: Json = False) -> 
 
 @main.verb("scrollbench board --suite miniature")
 @selection
-def board(chosen: console.Selection, json: Json = False) -> None:
+def board(
+    chosen: console.Selection,
+    form: Annotated[
+        str | None, typer.Option("--format", help="md, csv, tex or html, with intervals and tie groups.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Print the leaderboard of a suite as it stands."""
     from bench.board import board as table
     from bench.board import boards
 
-    if json:
+    if form:
+        from bench.board_export import export
+
+        typer.echo(export(chosen.store, chosen.suite, form), nl=False)
+    elif json:
         console.emit([console.board_json(b) for b in boards(chosen.store, chosen.suite)])
     else:
         console.show(table(chosen.store, chosen.suite, console.width()))
+
+
+main.verb("scrollbench reproduce drspo:table1 --published-only")(reproduce)
 
 
 @main.verb('scrollbench sql "select method, metric, value from leaderboard"')

@@ -1,0 +1,70 @@
+"""The broken samplers of the documentation, on the real miniature: short, with few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.gate import GateResult, gate
+from bench.index import build
+from bench.plan import make_plan
+from bench.run import generate
+from bench.store import Store
+from bench.suite import Suite, load_suite
+
+FILE = Path(__file__).parent.parent / "docs" / "examples" / "broken_samplers.py"
+BROKEN = ("seam", "repetition", "lost-prompt", "blurred", "slower")
+
+SUITE = """
+name = "short"
+version = "1"
+tier = "miniature"
+backbone = "world-sd"
+[defaults]
+steps = 3
+[[parts]]
+name = "2to1"
+width = 64
+height = 32
+prompts = "scrollworld@1:spread"
+[[methods]]
+ref = "multidiffusion"
+[methods.set]
+guidance = 2.5
+stride = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Store]:
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "short.toml").write_text(SUITE)
+    refs = ["multidiffusion", *(f"{FILE}@{name}" for name in ("refactored", *BROKEN))]
+    suite, store = load_suite(folder / "short.toml", {"limit": 2, "methods": refs}), Store(folder / "store")
+    assert generate(make_plan(suite, store), store).complete
+    build(store)
+    return suite, store
+
+
+def judged(drawn: tuple[Suite, Store], name: str) -> GateResult:
+    suite, store = drawn
+    return gate(store, suite, "multidiffusion", f"broken_samplers.py@{name}", {"nfe": 0})
+
+
+def test_the_refactored_sampler_draws_the_same_pixels_and_passes(drawn: tuple[Suite, Store]) -> None:
+    result = judged(drawn, "refactored")
+    assert result.verdict == "pass"
+    assert result.report.equal == result.report.cells == 2
+
+
+@pytest.mark.parametrize("name", BROKEN[:-1])
+def test_every_other_one_draws_something_else(drawn: tuple[Suite, Store], name: str) -> None:
+    assert judged(drawn, name).report.equal == 0
+
+
+def test_twice_the_work_for_the_same_picture_is_caught_by_the_count_of_evaluations(drawn: tuple[Suite, Store]) -> None:
+    result = judged(drawn, "slower")
+    assert result.report.equal == 2
+    assert result.verdict == "regressed"
+    assert result.checks[0].message.startswith("nfe lost")
