@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.board import _network
+from bench.board import network_name
 from bench.claims import Table
 from bench.index import NAME, query
 
@@ -102,7 +102,7 @@ class Bench:
             self.no_column[column] = f"column {label}: {why or f'not in suite {self.suite.name}'}"
             return False
         name = name or next(iter(use.metric.values))
-        wanted = (name, use.metric.name, _network(use.extractor), use.view, use.reference)
+        wanted = (name, use.metric.name, network_name(use.extractor), use.view, use.reference)
         return row[1:6] == wanted and json.loads(row[6] or "null") == dict(use.params)
 
     def scale(self, column: str) -> float:
