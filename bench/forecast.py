@@ -211,13 +211,15 @@ class _remembering:
     def __enter__(self) -> None:
         from bench.meta import remembered
 
+        meter = self.backbone.meter
         for name in self.calls:
-            call = getattr(self.backbone, name)
-            setattr(self.backbone, name, remembered(call, self.tally, self.backbone.meter))
+            setattr(self.backbone, name, remembered(getattr(self.backbone, name), self.tally, meter))
+        meter.remember = lambda call: remembered(call, self.tally, meter)
 
     def __exit__(self, *_: object) -> None:
         for name in self.calls:
             delattr(self.backbone, name)
+        del self.backbone.meter.remember
 
 
 def _timed(rows: list[Forecast], suite: Suite, gpu: str, efficiency: float, store: Store | None) -> list[Forecast]:

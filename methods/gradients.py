@@ -64,7 +64,7 @@ def perceptual_loss(name: str, backbone: LatentBackbone) -> Callable[[Tensor, Te
         distances: Tensor = network(pictures, target.expand_as(pictures))
         return distances.flatten()
 
-    return loss
+    return backbone.meter.remember(loss)
 
 
 @lru_cache(maxsize=1)

@@ -214,4 +214,24 @@ def test_the_network_is_left_as_it_was(wide: Suite) -> None:
     use = suite.methods[0]
     backbone, _ = module._skeleton(use)
     module._count(Forecast("6to1", "direct", "sd20", "fp16", 1), backbone, use, suite.parts[0])
-    assert "predict" not in vars(backbone)
+    assert not {"predict", "decode", "encode"} & set(vars(backbone))
+    assert "remember" not in vars(backbone.meter)
+
+
+def test_networks_of_a_samplers_own_are_counted_once_for_every_shape(wide: Suite) -> None:
+    backbone, _ = module._skeleton(wide.methods[0])
+    backbone.meter.reset()
+    calls = []
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x.shape)
+        return x @ x
+
+    with counting() as tally, torch.no_grad():
+        with module._remembering(backbone, tally):
+            own = backbone.meter.remember(loss)
+            for _ in range(3):
+                own(torch.empty(10, 10, device="meta"))
+        assert backbone.meter.remember(loss) is loss
+    assert len(calls) == 1
+    assert tally.other == 3 * 2 * 10**3
