@@ -219,7 +219,7 @@ def load_low(
     from methods.backbones.components import load_parts
 
     _, network, _ = target(options["device"], options["precision"])
-    low = {part: network for part in layout if part == "transformer" or part.startswith("text")}
+    low = {part: network for part in layout if part in ("unet", "transformer") or part.startswith("text")}
     return load_parts(model, revision, layout, low)
 
 

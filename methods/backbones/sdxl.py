@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from methods.backbones import Conditioning, Factory, Scheduler
-from methods.backbones.components import blank_parts, load_parts
-from methods.backbones.latent import LatentNetwork, target
+from methods.backbones.components import blank_parts
+from methods.backbones.latent import LatentNetwork, load_low
 from methods.backbones.schedules import make_scheduler
 from methods.backbones.weights import Part, identify
 
@@ -104,9 +104,7 @@ def _load(
     **options: Any,
 ) -> SDXL:
     """Stable Diffusion XL base 1.0, 1024 px squares (CreativeML Open RAIL++-M)."""
-    _, network, _ = target(options["device"], options["precision"])  # before anything large is read
-    low = dict.fromkeys(("unet", "text_encoder", "text_encoder_2"), network)
-    return SDXL("sdxl", *load_parts(model, revision, LAYOUT, low), sampler=sampler, **options)
+    return SDXL("sdxl", *load_low(model, revision, LAYOUT, options), sampler=sampler, **options)
 
 
 sdxl = Factory(
