@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import spearmanr
 
 from bench import extractors, views
 from bench.errors import UsageError, near
-from bench.metrics.distribution import kernel_distance
+from bench.metrics.distribution import frechet_distance, inception_scores, kernel_distance
 from bench.prompts import load_prompts
 from bench.registry import find
 from bench.sample import Sample
+from bench.stats_sets import jackknife_error, leave_out, one_by_one
 from bench.types import Canvas, Prompt
 from bench.world import defects
 from bench.world.render import HEIGHT, render
@@ -83,6 +85,7 @@ DEFECTS: dict[str, Defect] = {
     ),
 }  # fmt: skip
 # (metric, view, extractor): stand-ins of the miniature.
+Key = tuple[str, str, str]  # metric, view, which way is better
 Use = tuple[str, str | None, str | None]
 METRICS: tuple[Use, ...] = (
     ("repeat-count", None, "world-vit"),
@@ -91,6 +94,8 @@ METRICS: tuple[Use, ...] = (
     ("intra-lpips", None, "world-lpips"),
     ("adjacent", None, "world-lpips"),
     ("adjacent", "ring", "world-lpips"),
+    ("panollama", None, "world-lpips"),
+    ("intra-style", None, "world-style"),
     ("clip-score", "tiles", "world-clip"),
     ("clip-score", "squash", "world-clip"),
     ("clip-score", "centre", "world-clip"),
@@ -98,7 +103,17 @@ METRICS: tuple[Use, ...] = (
     ("horizon-break", None, "world-oracle"),
     ("caption-match", None, "world-oracle"),
 )
-SETS = ("kid-panoramas", "kid-squares")
+# metric -> its network, its function of rows and reference, which way is better. The references are windows of true
+# panoramas and native squares; ``is`` has none. relative-fid is fid less a constant, and answers as fid does.
+Distance = Callable[..., float]
+DISTANCES: dict[str, tuple[str, Distance]] = {
+    "kid": ("world-cnn", kernel_distance),
+    "fid": ("world-cnn", frechet_distance),
+    "kd-dino": ("world-vit", kernel_distance),
+    "fd-dino": ("world-vit", frechet_distance),
+}
+REFERENCES = {"panoramas": (CANVAS.width, 100), "squares": (HEIGHT, 800)}  # width, how many
+SETS = (*DISTANCES, "is")
 
 
 @dataclass(frozen=True)
@@ -107,14 +122,15 @@ class Response:
 
     Attributes:
         defect, metric, view: which; direction: which way is better for it.
-        n: panoramas on which it is defined at every strength; 1 for numbers of whole sets.
-        strengths, means, low, high: mean over panoramas at each strength and its 95 % bootstrap interval (None for
-            numbers of whole sets).
+        n: panoramas on which it is defined at every strength.
+        strengths, means, low, high: mean over panoramas at each strength and its 95 % bootstrap interval; for a number
+            of the whole set that number, with the jackknife interval over 20 blocks of panoramas.
         spearman, spearman_low, spearman_high: mean over panoramas of the rank correlation with the strength (a
-            number that never changes has 0), with its interval.
+            number that never changes has 0), with its interval; for a number of the whole set its rank correlation,
+            without.
         detects: the smallest strength from which on the paired change from the truth is surely not zero.
         verdict: ``punishes``, ``rewards``, ``mixed`` (surely better at one strength and worse at another), ``blind``,
-            or ``-`` where better has no meaning or there is no interval.
+            or ``-`` where better has no meaning or fewer than two panoramas have the number.
     """
 
     defect: str
@@ -167,44 +183,47 @@ def validate(
         n: panoramas, of prompts that name a unique thing, spread over the set; more than there are prompts go round.
         seed: renders are 2**31 + 10000 seed + i, none of them training pictures.
         names: only these of ``DEFECTS``.
-        metrics: only these metrics, or ``kid``.
+        metrics: only these metrics, by their names in ``METRICS`` and ``SETS``.
         advance: called after every strength.
 
     Raises:
-        UsageError: an unknown defect, or fewer than two panoramas.
+        UsageError: an unknown defect or metric, or fewer than two panoramas.
     """
     for name in names or ():
         if name not in DEFECTS:
             raise UsageError(f"unknown defect {name!r}; {near(name, DEFECTS)}")
     if n < 2:
         raise UsageError(f"validity needs at least 2 panoramas for an interval, got {n}")
-    known = {m for m, _, _ in METRICS} | {"kid"}
+    known = {*(m for m, _, _ in METRICS), *SETS}
     for metric in metrics or ():
         if metric not in known:
             raise UsageError(f"metric {metric!r} is not part of the validity page; {near(metric, known)}")
     prompts = [_pool()[i * len(_pool()) // n] for i in range(n)]
     uses = [use for use in METRICS if metrics is None or use[0] in metrics]
-    networks = {e: extractors.load(e) for _, _, e in uses if e}
-    cnn = extractors.load("world-cnn")
-    references = _references(cnn, seed) if metrics is None or "kid" in metrics else {}
+    sets = [m for m in SETS if metrics is None or m in metrics]
+    kinds = {(DISTANCES[m][0], "embed") if m in DISTANCES else ("world-cnn", "logits") for m in sets}
+    networks = {e: extractors.load(e) for e in {*(e for _, _, e in uses if e), *(e for e, _ in kinds)}}
+    references = _references({e: networks[e] for e, kind in kinds if kind == "embed"}, seed)
     rows: list[Response] = []
     for name in names or DEFECTS:
         defect = DEFECTS[name]
         canvas = Canvas(CANVAS.width, CANVAS.height, loop=defect.loop)
-        values: dict[tuple[str, str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+        values: dict[Key, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+        of_sets: dict[Key, dict[float, np.ndarray]] = defaultdict(dict)
         for strength in defect.strengths:
-            features = []
+            features: dict[tuple[str, str], list[np.ndarray]] = {kind: [] for kind in kinds}
             for i, prompt in enumerate(prompts):
                 rgb = defect.make(_scene(prompt), 2**31 + 10000 * seed + i, strength)
                 for key, value in _scores(rgb, prompt, canvas, uses, networks).items():
                     values[key][strength].append(np.nan if value is None else value)
-                if references:
-                    features.append(cnn.embed(views.crops(rgb, "tiles", canvas)))
-            for label, reference in references.items():
-                distance = kernel_distance(np.concatenate(features), reference)
-                values[label, "tiles", "lower"][strength].append(distance)
+                crops = views.crops(rgb, "tiles", canvas)
+                for network, kind in kinds:
+                    features[network, kind].append(getattr(networks[network], kind)(crops))
+            for key, found in _set_scores(sets, features, references).items():
+                of_sets[key][strength] = found
             advance()
         rows += [respond(name, *key, found) for key, found in values.items()]
+        rows += [respond_set(name, *key, n, found) for key, found in of_sets.items()]
     return rows
 
 
@@ -219,8 +238,8 @@ def _scene(prompt: Prompt) -> Scene:
 
 def _scores(
     rgb: np.ndarray, prompt: Prompt, canvas: Canvas, uses: list[Use], networks: Mapping[str, Any]
-) -> dict[tuple[str, str, str], float | None]:
-    out: dict[tuple[str, str, str], float | None] = {}
+) -> dict[Key, float | None]:
+    out: dict[Key, float | None] = {}
     caches: dict[Any, Any] = {e: _Shared() for e in networks}
     for metric, view, extractor in uses:
         found = find("metrics", metric)
@@ -229,20 +248,43 @@ def _scores(
         network = networks[extractor] if extractor else None
         sample = Sample(rgb, prompt, canvas, None, network, view or found.view, "picture", caches.get(extractor))
         for v in found.fn(sample, **found.resolve({})):
-            if v.index is None:
-                out[v.name, sample.view, found.values[v.name]] = v.value
+            name = v.name if v.index is None else f"{v.name}-{v.index}"
+            if v.index is None or v.name.endswith("-lag"):
+                out[name, sample.view, found.values[v.name]] = v.value
     return out
 
 
-def _references(network: Any, seed: int) -> dict[str, np.ndarray]:
-    """Features of true panoramas' windows and of native squares, other seeds than the pictures measured."""
-    scenes = [_scene(p) for p in _pool()]
-    out = {}
-    for name, width, count in zip(SETS, (CANVAS.width, HEIGHT), (100, 800)):
+def _references(networks: Mapping[str, Any], seed: int) -> dict[tuple[str, str], np.ndarray]:
+    """(network, reference) -> features of its windows; other seeds than the pictures measured."""
+    scenes, out = [_scene(p) for p in _pool()], {}
+    for name, (width, count) in REFERENCES.items() if networks else ():
         canvas = Canvas(width, HEIGHT)
         pictures = [render(scenes[i % len(scenes)], width, 2**32 + 10000 * seed + i).rgb for i in range(count)]
-        out[name] = np.concatenate([network.embed(views.crops(rgb, "tiles", canvas)) for rgb in pictures])
+        for extractor, network in networks.items():
+            rows = [network.embed(views.crops(rgb, "tiles", canvas)) for rgb in pictures]
+            out[extractor, name] = np.concatenate(rows)
     return out
+
+
+def _set_scores(
+    sets: list[str], features: Mapping[tuple[str, str], list[np.ndarray]], references: Mapping[Any, np.ndarray]
+) -> dict[Key, np.ndarray]:
+    """Every number of the whole set, first of all panoramas, then with each block of them left out."""
+    out: dict[Key, np.ndarray] = {}
+    for metric in sets:
+        if metric == "is":
+            groups = features["world-cnn", "logits"]
+            out["is", "tiles", "higher"] = _replicates(groups, lambda rows: float(inception_scores(rows)[0]))
+            continue
+        network, distance = DISTANCES[metric]
+        for name in REFERENCES:
+            against = partial(distance, reference=references[network, name])
+            out[f"{metric}-{name}", "tiles", "lower"] = _replicates(features[network, "embed"], against)
+    return out
+
+
+def _replicates(groups: list[np.ndarray], statistic: Callable[[np.ndarray], float]) -> np.ndarray:
+    return one_by_one(groups, statistic)(np.vstack([np.ones(len(groups)), leave_out(len(groups))]))
 
 
 def respond(defect: str, metric: str, view: str, direction: str, found: Mapping[float, list[float]]) -> Response:
@@ -266,6 +308,31 @@ def respond(defect: str, metric: str, view: str, direction: str, found: Mapping[
     return Response(
         *plain, tuple(low), tuple(high), float(ranks.mean()), rank_low[0], rank_high[0],
         _smallest(order, signs, truth), _verdict(direction, means, signs, order.index(truth)),
+    )  # fmt: skip
+
+
+def respond_set(
+    defect: str, metric: str, view: str, direction: str, n: int, found: Mapping[float, np.ndarray]
+) -> Response:
+    """Summarise a number of n panoramas together: by strength its value, then those without each block of them.
+
+    Intervals are Student's t at one degree of freedom less than there are blocks. Changes are paired: the same block is
+    left out of the truth.
+    """
+    truth, order = next(iter(found)), sorted(found)
+    table = np.array([found[s] for s in order])  # (strengths, 1 + blocks)
+    reach = float(stdtrit(table.shape[1] - 2, 0.975))
+
+    def half(values: np.ndarray) -> np.ndarray:
+        return np.array([reach * jackknife_error(line) for line in values[:, 1:]])
+
+    change, means = table - table[order.index(truth)], table[:, 0]
+    signs = np.sign(change[:, 0]) * (abs(change[:, 0]) > half(change))
+    return Response(
+        defect, metric, view, direction, n, tuple(order), tuple(means.tolist()),
+        tuple((means - half(table)).tolist()), tuple((means + half(table)).tolist()),
+        float(spearmanr(order, means).statistic) if np.ptp(means) > 0 else 0.0, None, None,
+        _smallest(order, signs, truth), _verdict(direction, list(means), signs, order.index(truth)),
     )  # fmt: skip
 
 
