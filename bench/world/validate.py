@@ -96,6 +96,7 @@ METRICS: tuple[Use, ...] = (
     ("adjacent", "ring", "world-lpips"),
     ("panollama", None, "world-lpips"),
     ("intra-style", None, "world-style"),
+    ("sharpness", None, None),
     ("clip-score", "tiles", "world-clip"),
     ("clip-score", "squash", "world-clip"),
     ("clip-score", "centre", "world-clip"),
