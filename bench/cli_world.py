@@ -110,14 +110,14 @@ def validate(
     metric: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; may be repeated.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for validity.csv (what is there is kept or replaced) and validity.png."),
+        typer.Option("--out", help="Folder for validity.csv (what is there is kept or replaced), .png and .md."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Inject known defects of growing strength into rendered panoramas and print what every metric answers."""
     from bench.world.validate import DEFECTS, total
     from bench.world.validate import validate as measure
-    from bench.world.validity_page import draw_page, read_responses, write_responses
+    from bench.world.validity_page import draw_page, read_responses, verdict_table, write_responses
 
     names = [d for d in DEFECTS if d.startswith(tuple(defect or ("",)))]
     if not names:
@@ -129,8 +129,10 @@ def validate(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_responses(rows, out / "validity.csv")
-        draw_page(read_responses(out / "validity.csv"), out / "validity.png")
-        console.note(f"wrote {out / 'validity.csv'} and {out / 'validity.png'}")
+        known = read_responses(out / "validity.csv")
+        draw_page(known, out / "validity.png")
+        (out / "validity.md").write_text(verdict_table(known), encoding="utf-8")
+        console.note(f"wrote validity.csv, validity.png and validity.md in {out}")
     console.records([r.to_dict() if json else _line(r) for r in rows], json)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from bench.cli import main
 from bench.gate import GateResult, gate
 from bench.index import build
 from bench.plan import make_plan
@@ -63,8 +66,22 @@ def test_every_other_one_draws_something_else(drawn: tuple[Suite, Store], name: 
     assert judged(drawn, name).report.equal == 0
 
 
-def test_twice_the_work_for_the_same_picture_is_caught_by_the_count_of_evaluations(drawn: tuple[Suite, Store]) -> None:
+def test_a_third_more_work_is_caught_by_the_count_of_evaluations(drawn: tuple[Suite, Store]) -> None:
     result = judged(drawn, "slower")
     assert result.report.equal == 2
     assert result.verdict == "regressed"
     assert result.checks[0].message.startswith("nfe lost")
+
+
+def test_the_workflow_and_the_hook_of_the_documentation_use_commands_that_exist() -> None:
+    """They are read as YAML, and every option they give to the gate is one it has."""
+    steps = yaml.safe_load((FILE.parent / "gate.yml").read_text())["jobs"]["gate"]["steps"]
+    (hook,) = yaml.safe_load((FILE.parent / "pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    (workflow,) = [s["run"] for s in steps if "nox" in s.get("run", "") and "gate" in s["run"]]
+    known = set(
+        CliRunner().invoke(main, ["gate", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output.split()
+    )
+    assert "--no-such" not in known
+    for command in (workflow, hook["entry"]):
+        given = {word for word in command.split() if word.startswith("--") and word != "--"}
+        assert {"--baseline", "--candidate"} <= given <= known

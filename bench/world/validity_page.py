@@ -52,6 +52,27 @@ def _value(name: str, text: str) -> Any:
     return float(text) if text else None
 
 
+def verdict_table(responses: Sequence[Response]) -> str:
+    """Markdown: every number's verdict on every defect, with its Spearman correlation and where it starts to see it."""
+    across = [d for d in DEFECTS if any(r.defect == d for r in responses)]
+    cell = {(r.metric, r.view, r.defect): r for r in responses}
+    lines = [
+        "| number | " + " | ".join(SHORT.get(d, d) for d in across) + " |",
+        "|---" * (len(across) + 1) + "|",
+    ]
+    for metric, view in dict.fromkeys((r.metric, r.view) for r in responses if r.direction != "none"):
+        said = [_said(cell.get((metric, view, d))) for d in across]
+        lines.append(f"| {metric}@{view} | " + " | ".join(said) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _said(response: Response | None) -> str:
+    if response is None or response.spearman is None:
+        return "-"
+    seen = f", from {response.detects:g}" if response.detects is not None else ""
+    return f"{response.verdict} ({response.spearman:+.2f}{seen})"
+
+
 def draw_page(responses: Sequence[Response], path: Path) -> None:
     """Draw metrics down, defects across; each cell has its own vertical scale, the truth a dotted line."""
     import matplotlib
