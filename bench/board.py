@@ -1,27 +1,34 @@
-"""The leaderboard of one suite, as a table for the terminal. Every number on it comes from the index."""
+"""What stands on the leaderboard of a suite; every number comes from the index, and how it is shown is not said here.
+
+A board is one part of a suite with all its methods. Its sections are the methods of one backbone, because a method on
+another network is another comparison. Inside a section a number has the 95 % interval of its mean over prompts, and a
+letter: methods that share it cannot be told from their group's best (:func:`bench.stats.ranking`). Numbers of sets
+(FID, KID) have neither; nor have costs, which are not ranked.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bench.contact import contact_sheet as contact_sheet
-from bench.contact import number
 from bench.index import query
 
 if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
-
+    from bench.stats import Array
     from bench.store import Store
     from bench.suite import Suite
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0", "one": "→1"}
 COST = {"seconds": "s", "nfe": ""}
-COLUMN, LABEL = 11, 32  # characters: a number's column with its gap, the longest name of a method
+GROUPS = [*ascii_lowercase, *(a + b for a in ascii_lowercase for b in ascii_lowercase)]  # a, ..., z, aa, ab, ...
+NO_BACKBONE = "no backbone"  # controls, and pictures made elsewhere
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Board:
-    """One part of a suite: its methods (controls last), its columns in order, and the cells by (method, label)."""
+    """One part of a suite: its methods (controls last), its columns in order, and the cells by (method, label).
+
+    ``sources`` says which protocol and which of its numbers a cell shows.
+    """
 
     part: str
     lines: tuple[Line, ...]
     columns: tuple[Column, ...]
     cells: dict[tuple[str, str], Cell]
+    sources: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def best(self, column: Column) -> float | None:
         """The best value of those ranked: no controls, nothing that descends on a metric, nothing partial."""
@@ -91,7 +102,8 @@ def boards(store: Store, suite: Suite) -> list[Board]:
         join (select suite_digest, part, method, any_value(optimises) as optimises from member group by 1, 2, 3)
         using (suite_digest, part, method) {where} group by part, method, control order by method""")[1]  # fmt: skip
     rows = query(store, f"""
-        select l.part, l.method, l.metric, l.extractor, l.view, l.reference, l.params, l.value, l.n, l.missing, l.seen
+        select l.part, l.method, l.metric, l.extractor, l.view, l.reference, l.params, l.value, l.n, l.missing, l.seen,
+               l.protocol
         from leaderboard l join protocol p using (protocol) {where} order by p.last_used nulls first""")[1]  # fmt: skip
     labels = [m.label for m in suite.methods]
     made = []
@@ -101,13 +113,14 @@ def boards(store: Store, suite: Suite) -> list[Board]:
             for of, method, control, optimises, *counts in members if of == part
         ]  # fmt: skip
         lines.sort(key=lambda line: (line.control, labels.index(line.method) if line.method in labels else len(labels)))
-        columns, cells = [], {}
+        columns, cells, sources = [], {}, {}
         for column, matches in _columns(suite):
             mine = [row for row in rows if row[0] == part and matches(row)]
             if mine:
                 columns.append(replace(column, seen=mine[-1][10]))
                 cells.update({(row[1], column.label): Cell(*row[7:10]) for row in mine})
-        made.append(Board(part, tuple(lines), tuple(columns), cells))
+                sources.update({(row[1], column.label): (row[11], row[2]) for row in mine})
+        made.append(Board(part, tuple(lines), tuple(columns), cells, sources))
     return made
 
 
@@ -134,108 +147,148 @@ def network_name(ref: str | None) -> str | None:
     return Path(ref.partition("@")[2]).name if ref and "@" in ref else ref
 
 
-def board(store: Store, suite: Suite, width: int = 120) -> Group:
-    """The board for the terminal, ``width`` characters wide: more tables, one below the other, where one is too narrow.
+@dataclass(frozen=True)
+class Spot:
+    """One number: its interval and tie group, where it has them; ``missing`` pictures or scores are not in it.
 
-    Best values are bold; controls stand below a rule.
+    ``prompts`` have the number, seeds averaged inside; 0 for numbers of sets and costs.
     """
-    from rich.console import Group
-    from rich.text import Text
 
-    parts = boards(store, suite)
-    columns = list({c.label: c for b in parts for c in b.columns}.values())
-    label = min(LABEL, max([len("method"), *(len(line.method) + 1 for b in parts for line in b.lines)]))
-    room = max(1, (width - label - 2) // COLUMN)
-    tables = max(1, -(-len(columns) // room))
-    share = -(-len(columns) // tables)
-    shown = [_table(parts, columns[i * share : (i + 1) * share], label) for i in range(tables)]
-    title = Text(f"{suite.ref}  {suite.title}", style="bold")
-    return Group(title, *shown, Text("\n".join(_notes(suite, parts, columns)), style="dim"))
+    value: float
+    n: int
+    missing: int
+    prompts: int = 0
+    low: float | None = None
+    high: float | None = None
+    group: str = ""
+    ranks: tuple[int, int] | None = None  # interval of its rank
+    best: bool = False
 
 
-def _table(parts: Sequence[Board], columns: Sequence[Column], label: int) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+@dataclass(frozen=True)
+class Row:
+    """One method of a section."""
 
-    table = Table(box=box.HORIZONTALS, padding=0, pad_edge=False)
-    table.add_column(Text("method"), width=label, overflow="fold")
-    for heading in _headings(columns):
-        table.add_column(heading, justify="right", width=COLUMN - 1)
-    for b in parts:
-        if len(parts) > 1:
-            table.add_row(Text(b.part, style="bold"))
-        best = {c.label: b.best(c) for c in columns}
-        for line, after in zip(b.lines, [*b.lines[1:], None]):
-            name = Text(line.method + ("†" if line.optimises else ""), style="dim" if line.control else "")
-            numbers = [_number(b.cells.get((line.method, c.label)), best[c.label], line) for c in columns]
-            table.add_row(name, *numbers, end_section=after is None or after.control > line.control)
-    return table
+    line: Line
+    adopted: bool  # made elsewhere
+    lossy: bool  # brought in from files that had lost something already (JPEG)
+    spots: Mapping[str, Spot] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> str:
+        """† descends on a metric while sampling, ‡ made elsewhere, § from lossy files."""
+        return "†" * bool(self.line.optimises) + "‡" * self.adopted + "§" * self.lossy
 
 
-def _headings(columns: Sequence[Column]) -> list[Any]:
-    """Name, direction, network and share of pixels seen, in lines that stand level across the columns."""
-    from rich.text import Text
+@dataclass(frozen=True)
+class Section:
+    """The methods of one part on one backbone, controls last."""
 
-    names = [_break(c.label, COLUMN - 1) for c in columns]
-    notes = [
-        [(line, "dim") for line in _break(c.extractor or "", COLUMN - 1)]
-        + ([(f"sees {100 * c.seen:.0f} %", "yellow")] if c.seen is not None and c.seen < 0.995 else [])
-        for c in columns
-    ]
-    above, below = max(map(len, names), default=0), max(map(len, notes), default=0)
-    texts = []
-    for column, name, note in zip(columns, names, notes):
-        text = Text("\n" * (above - len(name)) + "\n".join(name), justify="right")
-        unit = column.unit if column.label == "seconds" else ""  # the others say it in their name
-        text.append("\n" + f"{ARROWS.get(column.direction, '')} {unit}".strip())
-        for line, style in note:
-            text.append("\n" + line, style=style)
-        texts.append(text.append("\n" * (below - len(note))))
-    return texts
+    part: str
+    backbone: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
 
 
-def _break(name: str, width: int) -> list[str]:
-    """Break a name at its hyphens into lines that fit."""
-    lines = [""]
-    for piece in name.replace("_", "-").replace("-", "-\0").split("\0"):
-        if len(lines[-1]) + len(piece) > width:
-            lines.append("")
-        lines[-1] += piece
-    return [line for line in lines if line]
+def sections(store: Store, suite: Suite) -> list[Section]:
+    """Every part of a suite on every backbone that has methods there; the suite's own backbone first."""
+    where = f"where suite_digest = '{suite.digest}'"
+    found = query(store, f"""
+        select part, m.method, coalesce(bool_or(list_contains(flags, 'adopted')), false),
+               coalesce(bool_or(list_contains(flags, 'lossy-source')), false), any_value(r.backbone)
+        from picture m left join recipe r using (recipe_id) {where} group by part, m.method""")[1]  # fmt: skip
+    flags: dict[tuple[str, str], tuple[bool, bool]] = {(row[0], row[1]): (row[2], row[3]) for row in found}
+    backbones = {(row[0], row[1]): row[4] for row in found}
+    uses = {m.label: m.backbone for m in suite.methods}
+    made = []
+    for b in boards(store, suite):
+        values = _prompts(store, suite, b)
+        groups: dict[str, list[Line]] = {}
+        for line in b.lines:
+            backbone = backbones[b.part, line.method] or uses.get(line.method)
+            groups.setdefault(NO_BACKBONE if line.control else backbone or NO_BACKBONE, []).append(line)
+        for backbone in sorted(groups, key=lambda g: (g == NO_BACKBONE, g != suite.backbone, g)):
+            lines = groups[backbone]
+            spots = {c.label: _spots(b, c, lines, values.get(c.label, {})) for c in b.columns}
+            rows = tuple(
+                Row(line, *flags[b.part, line.method],
+                    {label: of[line.method] for label, of in spots.items() if line.method in of})
+                for line in lines
+            )  # fmt: skip
+            made.append(Section(b.part, backbone, b.columns, rows))
+    return made
 
 
-def _number(cell: Cell | None, best: float | None, line: Line) -> Any:
-    from rich.text import Text
+def _prompts(store: Store, suite: Suite, b: Board) -> dict[str, dict[str, dict[str, float]]]:
+    """Column -> method -> prompt -> value, seeds averaged; no costs and no numbers of sets."""
+    sources = {key: of for key, of in b.sources.items() if key[1] not in COST}
+    if not sources:
+        return {}
+    names = ", ".join(f"'{name}'" for name in sorted({name for _, name in sources.values()}))
+    rows = query(store, f"""
+        select method, protocol, metric, list(prompt_id order by prompt_id), list(value order by prompt_id)
+        from pairs where suite_digest = '{suite.digest}' and part = '{b.part}' and metric in ({names})
+        group by method, protocol, metric""")[1]  # fmt: skip
+    read = {(method, (protocol, name)): (prompts, values) for method, protocol, name, prompts, values in rows}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (method, label), of in sources.items():
+        if (method, of) in read:
+            found.setdefault(label, {})[method] = dict(zip(*read[method, of]))
+    return found
 
-    if cell is None or cell.value is None:
-        return Text("–", style="dim")
-    text = Text(number(cell.value), style="dim" if line.control else "")
-    if cell.value == best and not line.control and not line.optimises:
-        text.stylize("bold green")
-    if cell.missing:
-        text.append("*", style="yellow")
-    return text
+
+def _spots(
+    b: Board, column: Column, lines: Sequence[Line], values: Mapping[str, Mapping[str, float]]
+) -> dict[str, Spot]:
+    """The numbers of a column in one section: method -> number."""
+    cells = {line.method: b.cells.get((line.method, column.label)) for line in lines}
+    best = Board(b.part, tuple(lines), (column,), b.cells).best(column)
+    places = _places(column, lines, cells, values)
+    samples = {m: np.array(list(of.values()), dtype=np.float64) for m, of in values.items() if m in cells}
+    intervals = _intervals(samples)
+    spots = {}
+    for line in lines:
+        cell = cells[line.method]
+        if cell is None or cell.value is None:
+            continue
+        low, high = intervals.get(line.method, (None, None))
+        group, ranks = places.get(line.method, ("", None))
+        ranked = not (line.control or line.optimises or cell.missing)
+        spots[line.method] = Spot(
+            cell.value, cell.n, cell.missing, len(samples.get(line.method, ())), low, high, group, ranks,
+            ranked and cell.value == best,
+        )  # fmt: skip
+    return spots
 
 
-def _notes(suite: Suite, parts: Sequence[Board], columns: Sequence[Column]) -> list[str]:
-    lines = [line for b in parts for line in b.lines]
-    wanted, made, failed = (sum(getattr(line, what) for line in lines) for what in ("wanted", "made", "failed"))
-    notes = [f"pictures: {made} of {wanted}" + (f", {failed} failed" if failed else "") + f"; suite {suite.digest[:8]}"]
-    if any(line.control for line in lines):
-        notes.append("below the rule: controls, made from the known truth to show what the metrics see; not ranked")
-    if what := sorted({w for line in lines for w in line.optimises}):
-        notes.append(f"† descends on {', '.join(what)} while sampling; not ranked")
-    cells = [b.cells.get((line.method, c.label)) for b in parts for line in b.lines for c in columns]
-    if any(c and c.missing and c.value is not None for c in cells):
-        notes.append("* some pictures or scores are missing")
-    if any(c is None or c.value is None for c in cells):
-        notes.append("– no number: not scored, not measurable here, or undefined")
-    if others := [f"{m.label} on {m.backbone}" for m in suite.methods if m.backbone not in (None, suite.backbone)]:
-        notes.append(f"on other backbones than {suite.backbone}: {', '.join(others)}")
-    for kind in ("method", "metric", "reference"):
-        if absent := [u.label for u in suite.unavailable if u.kind == kind]:
-            notes.append(f"{kind}s the suite names that are not here, and not counted: {', '.join(absent)}")
-    if suite.tier == "miniature":
-        notes.append("tier miniature: tiny stand-in networks on ScrollWorld; never compare with numbers of tier full")
-    return notes
+def _intervals(samples: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
+    """Method -> ends of the interval of its mean; methods with equally many prompts share the resamples."""
+    from bench.stats import bounds
+
+    found: dict[str, tuple[float, float]] = {}
+    for n in sorted({len(sample) for sample in samples.values()} - {0, 1}):
+        names = [m for m, sample in samples.items() if len(sample) == n]
+        ends = bounds(np.array([samples[m] for m in names]))
+        found |= {m: (float(low), float(high)) for m, low, high in zip(names, *ends)}
+    return found
+
+
+def _places(
+    column: Column, lines: Sequence[Line], cells: Mapping[str, Any], values: Mapping[str, Mapping[str, float]]
+) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Tie group and interval of the rank, of the methods that are ranked and complete."""
+    from bench.stats import ranking
+
+    sign = {"lower": -1.0, "higher": 1.0}.get(column.direction)
+    ranked = [
+        line.method for line in lines
+        if not (line.control or line.optimises) and line.method in values
+        and cells[line.method] and not cells[line.method].missing
+    ]  # fmt: skip
+    if sign is None or len(ranked) < 2:
+        return {}
+    prompts = [p for p in values[ranked[0]] if all(p in values[m] for m in ranked)]
+    if len(prompts) < 2:
+        return {}
+    table = {m: sign * np.array([values[m][p] for p in prompts], dtype=np.float64) for m in ranked}
+    return {r.method: (GROUPS[min(r.group, len(GROUPS)) - 1], (r.low, r.high)) for r in ranking(table)}

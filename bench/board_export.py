@@ -1,70 +1,19 @@
-"""The board of a suite to take along: Markdown, CSV, LaTeX or a page of HTML, with intervals and tie groups.
-
-A section is one part on one backbone: a method on another network is another comparison. Inside a section a number
-has the 95 % interval of its mean over prompts, and a letter: methods that share it cannot be told from their group's
-best (:func:`bench.stats.ranking`). Numbers of sets (FID, KID) have neither; nor have costs, which are not ranked.
-"""
+"""The board of a suite to take along: Markdown, CSV, LaTeX or a page of HTML, with intervals and tie groups."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bench.board import ARROWS, COST, Board, Column, Line, _columns, boards
+from bench.board import ARROWS, NO_BACKBONE, Column, Line, Section, Spot, sections
 from bench.contact import number
 from bench.errors import UsageError, near
-from bench.index import query
 
 if TYPE_CHECKING:
     from bench.store import Store
     from bench.suite import Suite
-
-GROUPS = "abcdefghijklmnopqrstuvwxyz"
-NO_BACKBONE = "no backbone"  # controls, and pictures made elsewhere
-
-
-@dataclass(frozen=True)
-class Spot:
-    """One number: its interval and tie group, where it has them; ``missing`` pictures or scores are not in it."""
-
-    value: float
-    n: int
-    missing: int
-    low: float | None = None
-    high: float | None = None
-    group: str = ""
-    ranks: tuple[int, int] | None = None  # interval of its rank
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method of a section."""
-
-    line: Line
-    adopted: bool  # made elsewhere
-    lossy: bool  # brought in from files that had lost something already (JPEG)
-    spots: Mapping[str, Spot] = field(default_factory=dict)
-
-    @property
-    def marks(self) -> str:
-        """† descends on a metric while sampling, ‡ made elsewhere, § from lossy files."""
-        return "†" * bool(self.line.optimises) + "‡" * self.adopted + "§" * self.lossy
-
-
-@dataclass(frozen=True)
-class Section:
-    """The methods of one part on one backbone, controls last."""
-
-    part: str
-    backbone: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
 
 
 def export(store: Store, suite: Suite, form: str) -> str:
@@ -84,104 +33,7 @@ def export(store: Store, suite: Suite, form: str) -> str:
     return writers[form](suite, sections(store, suite))
 
 
-# -- what is shown
-
-
-def sections(store: Store, suite: Suite) -> list[Section]:
-    """Every part of a suite on every backbone that has methods there; the suite's own backbone first."""
-    where = f"where suite_digest = '{suite.digest}'"
-    found = query(store, f"""
-        select part, m.method, coalesce(bool_or(list_contains(flags, 'adopted')), false),
-               coalesce(bool_or(list_contains(flags, 'lossy-source')), false), any_value(r.backbone)
-        from picture m left join recipe r using (recipe_id) {where} group by part, m.method""")[1]  # fmt: skip
-    flags: dict[tuple[str, str], tuple[bool, bool]] = {(row[0], row[1]): (row[2], row[3]) for row in found}
-    backbones = {(row[0], row[1]): row[4] for row in found}
-    uses = {m.label: m.backbone for m in suite.methods}
-    made = []
-    for b in boards(store, suite):
-        values = _prompts(store, suite, b)
-        groups: dict[str, list[Line]] = {}
-        for line in b.lines:
-            backbone = backbones[b.part, line.method] or uses.get(line.method)
-            groups.setdefault(NO_BACKBONE if line.control else backbone or NO_BACKBONE, []).append(line)
-        for backbone in sorted(groups, key=lambda g: (g == NO_BACKBONE, g != suite.backbone, g)):
-            lines = groups[backbone]
-            spots = {c.label: _spots(b, c, lines, values.get(c.label, {})) for c in b.columns}
-            rows = tuple(
-                Row(line, *flags[b.part, line.method],
-                    {label: of[line.method] for label, of in spots.items() if line.method in of})
-                for line in lines
-            )  # fmt: skip
-            made.append(Section(b.part, backbone, b.columns, rows))
-    return made
-
-
-def _prompts(store: Store, suite: Suite, b: Board) -> dict[str, dict[str, dict[str, float]]]:
-    """Column -> method -> prompt -> value, seeds averaged; no costs and no numbers of sets."""
-    where = f"where suite_digest = '{suite.digest}' and part = '{b.part}'"
-    rows = query(store, f"""
-        select l.part, l.method, l.metric, l.extractor, l.view, l.reference, l.params, l.protocol
-        from leaderboard l join protocol p using (protocol) {where} order by p.last_used nulls first""")[1]  # fmt: skip
-    shown = {
-        (row[1], column.label): (row[1], row[7], row[2])  # the later of two protocols, as on the board
-        for column, matches in _columns(suite) if column.label not in COST for row in rows if matches(row)
-    }  # fmt: skip
-    labels = {key: label for (_, label), key in shown.items()}
-    names = ", ".join(f"'{name}'" for name in {name for _, _, name in labels})
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    if names:
-        sql = f"select method, protocol, metric, prompt_id, value from pairs {where} and metric in ({names})"
-        for method, protocol, name, prompt, value in query(store, sql)[1]:
-            if label := labels.get((method, protocol, name)):
-                found.setdefault(label, {}).setdefault(method, {})[prompt] = value
-    return found
-
-
-def _spots(
-    b: Board, column: Column, lines: Sequence[Line], values: Mapping[str, Mapping[str, float]]
-) -> dict[str, Spot]:
-    """The numbers of a column in one section: method -> number."""
-    from bench.stats import bounds
-
-    cells = {line.method: b.cells.get((line.method, column.label)) for line in lines}
-    best = Board(b.part, tuple(lines), (column,), b.cells).best(column)
-    places = _places(column, lines, cells, values)
-    spots = {}
-    for line in lines:
-        cell = cells[line.method]
-        if cell is None or cell.value is None:
-            continue
-        low, high = None, None
-        sample = np.array(list(values.get(line.method, {}).values()), dtype=np.float64)
-        if len(sample) > 1:
-            low, high = (float(end) for end in bounds(sample))
-        group, ranks = places.get(line.method, ("", None))
-        ranked = not (line.control or line.optimises or cell.missing)
-        spots[line.method] = Spot(
-            cell.value, cell.n, cell.missing, low, high, group, ranks, ranked and cell.value == best
-        )
-    return spots
-
-
-def _places(
-    column: Column, lines: Sequence[Line], cells: Mapping[str, Any], values: Mapping[str, Mapping[str, float]]
-) -> dict[str, tuple[str, tuple[int, int]]]:
-    """Tie group and interval of the rank, of the methods that are ranked and complete."""
-    from bench.stats import ranking
-
-    sign = {"lower": -1.0, "higher": 1.0}.get(column.direction)
-    ranked = [
-        line.method for line in lines
-        if not (line.control or line.optimises) and line.method in values
-        and cells[line.method] and not cells[line.method].missing
-    ]  # fmt: skip
-    if sign is None or len(ranked) < 2:
-        return {}
-    prompts = [p for p in values[ranked[0]] if all(p in values[m] for m in ranked)]
-    if len(prompts) < 2:
-        return {}
-    table = {m: sign * np.array([values[m][p] for p in prompts], dtype=np.float64) for m in ranked}
-    return {r.method: (GROUPS[min(r.group, len(GROUPS)) - 1], (r.low, r.high)) for r in ranking(table)}
+# -- what is said
 
 
 def heading(column: Column) -> str:
@@ -206,10 +58,12 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
         said.append("tier miniature: tiny stand-in networks on ScrollWorld; never compare with numbers of tier full")
     if len({s.backbone for s in found} - {NO_BACKBONE}) > 1:
         said.append("compare methods within their backbone: another network is another comparison")
-    if any(spot.low is not None for spot in spots):
-        said.append("intervals: 95 % of the mean over prompts")
+    if prompts := sorted({spot.prompts for spot in spots if spot.prompts}):
+        said.append(_certainty(prompts, len(suite.seeds)))
     if any(spot.group for spot in spots):
-        said.append("letters: methods that share one cannot be told from the best of their group (Holm, 5 %)")
+        said.append(
+            "letters: methods that share one cannot be told from their group's best (paired by prompt; Holm, 5 %)"
+        )
     if any(row.line.control for row in rows):
         said.append("controls are made from the known truth to show what metrics see; they are not ranked")
     if what := sorted({w for row in rows for w in row.line.optimises}):
@@ -224,6 +78,14 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
         if absent := [u.label for u in suite.unavailable if u.kind == kind]:
             said.append(f"{kind}s the suite names that are not here: {', '.join(absent)}")
     return said
+
+
+def _certainty(prompts: Sequence[int], seeds: int) -> str:
+    if prompts[-1] == 1:
+        return "one prompt: no intervals and no ranks, both need several"
+    over = f"{prompts[0]} to {prompts[-1]}" if prompts[0] < prompts[-1] else f"{prompts[0]}"
+    each = f"each the mean of {seeds} seeds" if seeds > 1 else "at one seed; the spread between seeds is unknown"
+    return f"intervals: 95 % of the mean over {over} prompts, {each}"
 
 
 def coverage(line: Line) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from bench.board import Column
-from bench.board_export import Row, Section, Spot, columns, coverage, heading, looks, notes, records, subtitle, title
+from bench.board import Column, Row, Section, Spot
+from bench.board_export import columns, coverage, heading, looks, notes, records, subtitle, title
 from bench.contact import number
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.compare import Comparison, compare
 from bench.errors import IncompleteError, UsageError
-from bench.measured import labelled, reseeded
+from bench.measured import labelled, measures, reseeded
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def calibrate(
     Args:
         store: keeps everything, so that a second call only computes what is new. Other threads make other pictures
             under the same identity, and have a store of their own in ``calibrate/``.
-        suite: with one method (``--method``).
+        suite: with one method (``--method``). Measured are the first number of each of its metrics, and those that its
+            ``[gate.margins]`` name already.
         other_seeds: repetitions with other seeds.
         precisions: of the suite's backbone, e.g. ``bf16``.
         threads: counts of CPU threads.
@@ -95,11 +96,12 @@ def calibrate(
         raise UsageError("nothing to repeat: ask for --other-seeds, --precision or --threads")
     _complete(suite, store, progress, device, None)
     base = labelled(store, suite, label)
+    numbers = dict.fromkeys([*(m.name for m in measures(suite)), *suite.spec.gate.margins])
     found: dict[tuple[str, str], dict[str, Comparison]] = {}
     for name, (other, place, offset, limit) in repetitions.items():
         _complete(other, place, progress, device, limit)
         side = reseeded(labelled(place, other, label), offset)
-        report = compare(store, suite, base, side)
+        report = compare(store, suite, base, side, numbers)
         if report.equal == report.cells:
             notes.append(f"{name}: all pictures are equal")
         for c in report.comparisons:

@@ -126,9 +126,10 @@ def plan(
     if forecast:
         from bench.forecast import forecast as predict
         from bench.forecast import sheet
+        from bench.natives import drawn
 
         with console.progress() as progress:
-            progress.start("forecast", sum(not u.control for u in suite.methods) * len(suite.parts))
+            progress.start("forecast", sum(not u.control for s in drawn(suite) for u in s.methods) * len(suite.parts))
             found = predict(suite, gpu, efficiency, chosen.store, lambda: progress.advance("forecast"))
             progress.finish("forecast")
         costs = sheet(found, gpu, price)
@@ -202,8 +203,8 @@ def adopt(
 @selection
 def run(chosen: console.Selection, retry: Retry = False, json: Json = False) -> None:
     """Generate, score, and print the leaderboard; writes the DuckDB file and a contact sheet of the pictures."""
-    from bench.board import board as table
     from bench.board import boards, contact_sheet
+    from bench.board_terminal import board as table
     from bench.index import build
     from bench.plan import make_plan
     from bench.run import generate as make
@@ -246,8 +247,8 @@ def board(
     json: Json = False,
 ) -> None:
     """Print the leaderboard of a suite as it stands."""
-    from bench.board import board as table
     from bench.board import boards
+    from bench.board_terminal import board as table
 
     if form:
         from bench.board_export import export

@@ -167,8 +167,8 @@ def emit(data: Any) -> None:
 
 
 def width() -> int:
-    """Columns to write for: the terminal's up to 140, and 120 where there is none."""
-    return min(140, shutil.get_terminal_size((120, 40)).columns)
+    """Columns to write for: the terminal's up to 160, and 120 where there is none."""
+    return min(160, shutil.get_terminal_size((120, 40)).columns)
 
 
 def show(board: Group) -> None:

@@ -81,8 +81,13 @@ def contact_sheet(store: Store, suite: Suite, path: Path) -> Path:
 
 
 def number(value: float) -> str:
-    """Three significant digits, at most four decimals; whole numbers and thousands written out."""
-    if abs(value) < 5e-5 or value.is_integer():
+    """Three significant digits, at most four decimals; whole numbers and thousands written out.
+
+    What four decimals would show as 0 is written as a power of ten, and so is what has no place in a column.
+    """
+    if value and not 5e-5 <= abs(value) < 1e7:
+        return f"{value:.2e}"
+    if value == round(value):
         return str(round(value))
     exponent = int(f"{value:e}".partition("e")[2])
     return f"{value:.{max(0, min(4, 2 - exponent))}f}"

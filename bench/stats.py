@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -109,14 +110,22 @@ def bounds(values: Array, level: float = LEVEL, seed: int = 0, draws: int = DRAW
 
 def _resampled(d: Array, draws: int, seed: int) -> Array:
     """(rows, draws) means of resamples of each row, in pieces: how often each value is drawn, times the values."""
-    rng, n = np.random.default_rng(seed), d.shape[1]
-    made = []
+    n = d.shape[1]
+    counts = _counts(n, draws, seed)
+    pieces = (counts[start : start + 500].T.astype(np.float64) for start in range(0, draws, 500))
+    return np.concatenate([d @ piece / n for piece in pieces], axis=1)
+
+
+@lru_cache(maxsize=2)  # the numbers of one board or one report mostly have the same n
+def _counts(n: int, draws: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """(draws, n): how often each of n values is in each resample."""
+    rng = np.random.default_rng(seed)
+    counts = np.empty((draws, n), dtype=np.uint16)
     for start in range(0, draws, 500):
         size = min(500, draws - start)
         picks = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        counts = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)
-        made.append(d @ counts.T / n)
-    return np.concatenate(made, axis=1)
+        counts[start : start + size] = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)
+    return counts
 
 
 def swap_test(differences: Array, swaps: int = SWAPS, seed: int = 0) -> float:
@@ -126,14 +135,40 @@ def swap_test(differences: Array, swaps: int = SWAPS, seed: int = 0) -> float:
     swaps with a mean at least as far from 0) / (1 + swaps) (Phipson and Smyth, SAGMB 2010), never 0. Exact where both
     come from one distribution, whatever its shape.
     """
-    d = np.asarray(differences, dtype=np.float64)
-    rng, observed, extreme = np.random.default_rng(seed), abs(d.sum()), 0
+    d = np.asarray(differences, dtype=np.float64)[None]
+    return float(_share_extreme(_swapped(d, swaps, seed), d.sum(1), np.abs(d).sum(1))[0])
+
+
+def swap_tests(x: Array, swaps: int = SWAPS, seed: int = 0) -> dict[tuple[int, int], float]:
+    """:func:`swap_test` of the differences of every two rows i < j of (rows, n): the same signs serve all pairs.
+
+    The swapped sum of a difference is the difference of two swapped sums, so that pairs cost next to nothing.
+    """
+    x = x - x.mean(0)  # differences stay what they are, and lose less to rounding
+    swapped, sums, sizes = _swapped(x, swaps, seed), x.sum(1), np.abs(x).sum(1)
+    found: dict[tuple[int, int], float] = {}
+    for i in range(len(x) - 1):
+        later = slice(i + 1, None)
+        p = _share_extreme(swapped[i] - swapped[later], sums[i] - sums[later], sizes[i] + sizes[later])
+        found |= {(i, i + 1 + k): float(v) for k, v in enumerate(p)}
+    return found
+
+
+def _swapped(x: Array, swaps: int, seed: int) -> Array:
+    """(rows, swaps) sums of each row under random signs, the same for all rows."""
+    rng, n, made = np.random.default_rng(seed), x.shape[1], []
     for start in range(0, swaps, 1000):
         size = min(1000, swaps - start)
-        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-size * len(d) // 8)), np.uint8), count=size * len(d))
-        sums = d.sum() - 2 * (bits.reshape(size, len(d)).astype(np.float64) @ d)
-        extreme += int((np.abs(sums) >= observed - 1e-12 * np.abs(d).sum()).sum())
-    return (1 + extreme) / (1 + swaps)
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-size * n // 8)), np.uint8), count=size * n)
+        made.append(x.sum(1, keepdims=True) - 2 * (x @ bits.reshape(size, n).T.astype(np.float64)))
+    return np.concatenate(made, axis=1)
+
+
+def _share_extreme(swapped: Array, sums: Array, sizes: Array) -> Array:
+    """p of each row of swapped sums; ``sizes`` are those of what was summed, and say how far rounding goes."""
+    extreme = np.abs(swapped) >= (np.abs(sums) - 1e-12 * sizes)[:, None]
+    p: Array = (1 + extreme.sum(1)) / (1 + swapped.shape[1])
+    return p
 
 
 def detectable(sd: float, n: int, level: float = LEVEL, power: float = 0.8) -> float:
@@ -232,8 +267,9 @@ def ranking(table: Mapping[str, Array], level: float = LEVEL, seed: int = 0, dra
     means = _resampled(x, draws, seed)
     ranks = 1 + (means[None] > means[:, None]).sum(1)  # ranks[i]: how many are better than i, plus 1
     low, high = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=1, method="nearest")
-    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
-    adjusted = dict(zip(pairs, holm([swap_test(x[i] - x[j], seed=seed) for i, j in pairs])))
+    swaps = max(SWAPS, 25 * len(names) * (len(names) - 1) // 2)  # so that the smallest p can pass Holm: 1/25 < 0.05
+    p = swap_tests(x, swaps, seed)
+    adjusted = dict(zip(p, holm(list(p.values()))))
     groups, first = [1], 0
     for i in range(1, len(names)):
         if adjusted[first, i] <= 1 - LEVEL:

@@ -11,13 +11,17 @@ from pathlib import Path
 from types import SimpleNamespace as Namespace
 from typing import Any
 
+import numpy as np
 import pytest
 from handmade import DIGEST, Hand
-from test_board import use
+from test_board import line, text, use
 
-from bench.board_export import CSV, NO_BACKBONE, export, sections
+from bench.board import NO_BACKBONE, sections
+from bench.board_export import CSV, export
+from bench.board_terminal import board
 from bench.errors import UsageError
 from bench.index import NAME, build_file
+from bench.stats import bounds
 from bench.suite_uses import Unavailable
 from bench.types import Canvas
 
@@ -39,7 +43,7 @@ METHODS = {
 def suite() -> Any:
     return Namespace(
         ref="tiny@1", name="tiny", title="Tiny & small", tier="miniature", digest=DIGEST, backbone="world-sd",
-        parts=(Namespace(name="4to1", canvas=Canvas(128, 32)),),
+        parts=(Namespace(name="4to1", canvas=Canvas(128, 32)),), seeds=(0,),
         methods=[Namespace(label=m, backbone=b) for m, (_, b, _) in METHODS.items()],
         unavailable=(Unavailable("method", "MAD", "mad", ""),),
         metrics=[
@@ -106,6 +110,24 @@ def test_a_clear_difference_parts_the_groups(store: Any, suite: Any) -> None:
     assert [row.spots["gsd-dino"].group for row in sections(store, suite)[0].rows] == ["a", "b"]
 
 
+def test_intervals_are_those_of_each_method_by_itself(store: Any, suite: Any) -> None:
+    """They are computed for all methods at once; one of them lacks a prompt."""
+    of = {row.line.method: row.spots["gsd-dino"] for row in sections(store, suite)[0].rows}
+    sample = np.array([0.90 + wave for wave in WAVE[:9]])
+    assert (of["far"].low, of["far"].high) == pytest.approx(tuple(map(float, bounds(sample))), abs=1e-12)
+    assert (of["far"].prompts, of["best"].prompts) == (9, 10)
+    assert (of["best"].low, of["best"].high) != pytest.approx(tuple(map(float, bounds(sample - 0.4))), abs=1e-12)
+
+
+def test_the_terminal_has_the_same_sections_and_marks(store: Any, suite: Any) -> None:
+    lines = text(board(store, suite, 100), 100)
+    order = ["world-sd", "best", "near", "far", "cheat†", "llamagen", "other", "no", "brought‡§", "truth"]
+    assert [part.split()[0] for part in lines if part.strip() and part.split()[0] in order] == order
+    assert line(lines, "near")[3:] == ["a", "0.0050", "1.50", "8"]
+    assert line(lines, "far")[1::2] == ["0.898*", "0.0090", "8*"]  # partial: an interval, and no letter
+    assert "compare methods within their backbone" in "\n".join(lines)
+
+
 GOLDEN = """### 4to1, world-sd
 
 | method | pictures | gsd-dino ↓ | kid-wide ↓ | seconds (s) ↓ | nfe ↓ |
@@ -149,8 +171,8 @@ def test_latex_escapes_what_it_must_and_closes_what_it_opens(store: Any, suite: 
     assert r"\textbf{0.500}" in said
     assert r"cheat$^\dagger$" in said
     for table in re.findall(r"\\begin\{tabular\}\{(l+)(r+)\}(.*?)\\end", said, re.S):
-        for line in [x for x in table[2].splitlines() if "&" in x]:
-            assert line.count("&") == len(table[1])
+        for row in [x for x in table[2].splitlines() if "&" in x]:
+            assert row.count("&") == len(table[1])
 
 
 class Checker(HTMLParser):

@@ -20,6 +20,7 @@ from bench.stats import (
     prompts_to_decide,
     ranking,
     swap_test,
+    swap_tests,
     variance_split,
 )
 from bench.stats_sets import jackknife_error, kernel_sums, leave_out, one_by_one, set_difference
@@ -103,6 +104,28 @@ def test_the_swap_test_keeps_its_level_and_finds_what_is_there() -> None:
     assert swap_test(np.array([1.0, 2.0, 3.0])) == pytest.approx(0.25, abs=0.02)  # 2 of the 8 ways to swap
 
 
+@pytest.mark.parametrize("n", [7, 60])
+def test_all_pairs_under_shared_signs_give_what_each_pair_gives_alone(n: int) -> None:
+    rng = np.random.default_rng(6)
+    x = rng.poisson(2, (6, n)) + 1000 * rng.normal(0, 1, n)  # counts tie often; prompts differ far more than methods
+    x[4] = x[1]
+    together = swap_tests(x)
+    assert list(together) == [(i, j) for i in range(6) for j in range(i + 1, 6)]
+    assert together == {(i, j): swap_test(x[i] - x[j]) for i, j in together}
+    assert together[1, 4] == 1.0
+    other = swap_tests(x, seed=1)
+    assert other != together
+    assert other == pytest.approx(together, abs=0.03)
+
+
+def test_resamples_do_not_depend_on_what_was_asked_before() -> None:
+    x, y = np.random.default_rng(8).normal(size=(2, 50)), np.random.default_rng(9).normal(size=30)
+    first = bounds(x)
+    bounds(y)
+    assert np.array_equal(first, bounds(x))
+    assert not np.array_equal(first, bounds(x, seed=1))
+
+
 def test_holm_keeps_the_chance_of_any_false_alarm_and_plain_testing_does_not() -> None:
     p = np.random.default_rng(7).random((4000, 20))
     alarms = np.array([min(holm(row)) <= 0.05 for row in p])
@@ -144,8 +167,19 @@ def test_ranks_are_uncertain_where_methods_are_close_and_certain_where_they_are_
     assert (ranked["best"].low, ranked["best"].high) in {(1, 2), (1, 1)}
     assert max(ranked["best"].high, ranked["near"].high) == 2
     assert (ranked["far"].low, ranked["far"].high) == (3, 3)
+    order = [table[name] for name in ("best", "near", "far", "farther")]
+    pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+    alone = dict(zip(pairs, holm([swap_test(order[i] - order[j]) for i, j in pairs])))
+    assert [alone[0, 1] > 0.05, alone[0, 2] > 0.05, alone[2, 3] > 0.05] == [True, False, False]  # as the groups say
     with pytest.raises(UsageError, match="same prompts"):
         ranking({"a": np.zeros(3), "b": np.zeros(4)})
+
+
+def test_many_methods_far_apart_are_told_apart_for_all_their_pairs() -> None:
+    rng = np.random.default_rng(14)
+    table = {f"m{i}": i + rng.normal(0, 0.01, 40) for i in range(40)}  # 780 pairs: 780 / 10,000 would never pass Holm
+    assert [r.group for r in ranking(table)] == list(range(1, 41))
+    assert {r.group for r in ranking({name: v - v.mean() for name, v in table.items()})} == {1}
 
 
 def test_the_average_rank_is_the_one_papers_print() -> None:
