@@ -59,8 +59,8 @@ class Extractor(Protocol):
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """(n, dim) float32, unit length (role clip)."""
 
-    def logits(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """(n, classes) float32 (role inception)."""
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(n, classes) float32: the network's last layer on what ``embed`` gave (role inception)."""
 
     def distances(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """(n, n) float32, symmetric, zero diagonal: the distance of every pair of crops (roles lpips and style)."""

@@ -123,7 +123,7 @@ class Network:
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         raise self._cannot("embed text", "clip")
 
-    def logits(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+    def logits(self, features: np.ndarray) -> np.ndarray:
         raise self._cannot("classify", "inception")
 
     def distances(self, crops: Sequence[np.ndarray]) -> np.ndarray:
@@ -137,6 +137,9 @@ class Network:
         with exact():
             parts = [step(items[i : i + BATCH]).float().cpu().numpy() for i in range(0, len(items), BATCH)]
         return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, width), np.float32)
+
+    def _rows(self, features: Sequence[Any]) -> Tensor:
+        return torch.from_numpy(np.asarray(features, dtype=np.float32)).to(self.device)
 
     def _tensor(self, crops: Sequence[np.ndarray]) -> Tensor:
         """(n, 3, h, w) float32 in 0..255 from crops of one size."""
@@ -214,10 +217,12 @@ class Timm(_Normalised):
         d, high, wide = shape[0] if shape else (self.dim, 1, 1)
         return flat.reshape(-1, d, high, wide).transpose(0, 2, 3, 1)
 
-    def logits(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+    def logits(self, features: np.ndarray) -> np.ndarray:
         if self.role != "inception" or not self.model.num_classes:
             raise self._cannot("classify", "inception")
-        return self._run(crops, lambda part: self.model(self._input(part)), self.model.num_classes)
+        return self._run(
+            list(features), lambda part: self.model.get_classifier()(self._rows(part)), self.model.num_classes
+        )
 
 
 class Clip(_Normalised):
@@ -272,38 +277,35 @@ class Inception(Network):
         clean = io.BytesIO()  # torch-fidelity unpickles freely: hand it only what the restricted loader has read
         torch.save(read_weights(found.path), clean)
         clean.seek(0)
-        layers = ["2048", "logits_unbiased"]
-        self.model: Any = FeatureExtractorInceptionV3("scrollbench", layers, feature_extractor_weights_path=clean)
+        self.model: Any = FeatureExtractorInceptionV3("scrollbench", ["2048"], feature_extractor_weights_path=clean)
         self.model.to(device)
         self.clean = found.variant == "clean"
 
-    def _layer(self, crops: Sequence[np.ndarray], layer: int, width: int) -> np.ndarray:
+    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         def step(part: Sequence[np.ndarray]) -> Tensor:
             if self.clean:
-                return self._unsized(part)[layer]
+                return self._unsized(part)
             # crops of different sizes cannot share a batch, and this network does its own resizing
             single = (torch.from_numpy(np.array(c)).to(self.device).permute(2, 0, 1)[None] for c in part)
-            return torch.cat([self.model(c)[layer] for c in single])
+            return torch.cat([self.model(c)[0] for c in single])
 
-        return self._run(crops, step, width)
+        return self._run(crops, step, self.dim)
 
-    def _unsized(self, crops: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """The network's layers without its own resize, which takes bytes only."""
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Without the classifier's bias, as FID's literature has it."""
+        weight = self.model.fc.weight
+        return self._run(list(features), lambda part: self._rows(part) @ weight.T, len(weight))
+
+    def _unsized(self, crops: Sequence[np.ndarray]) -> Tensor:
+        """The network's features without its own resize, which takes bytes only."""
         from bench.resize import clean_resize
 
         small = np.stack([clean_resize(c, self.size, self.size) for c in crops])
         h = (torch.from_numpy(small).to(self.device).permute(0, 3, 1, 2) - 128) / 128
-        *layers, classifier = self.model.children()
+        *layers, _classifier = self.model.children()
         for layer in layers:
             h = layer(h)
-        pooled = h.flatten(1)
-        return pooled, pooled @ classifier.weight.T
-
-    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        return self._layer(crops, 0, self.dim)
-
-    def logits(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        return self._layer(crops, 1, 1008)
+        return h.flatten(1)
 
 
 class Oracle(Network):

@@ -65,7 +65,7 @@ def torch_fidelity(place: Place) -> Compared:
     def numbers(variant: str) -> np.ndarray:
         net = build(Found("inception", "inception", "", file, "", variant=variant))
         x, y = (net.embed(list(s)).astype(np.float64) for s in (ours, reference))
-        scores = inception_scores(net.logits(list(ours)), 4, 2020)
+        scores = inception_scores(net.logits(net.embed(list(ours))), 4, 2020)
         return np.array([frechet_distance(x, y), *kernel_distance_subsets(x, y, 10, 8), scores.mean(), scores.std()])
 
     return Compared(_of("torch-fidelity"), numbers(""), np.array([said[n] for n in names]), numbers("clean"))

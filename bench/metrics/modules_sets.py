@@ -58,7 +58,8 @@ class _PerSet(Metric):  # type: ignore[misc]
             rows = batch if isinstance(batch, Tensor) else torch.from_numpy(np.asarray(batch))
         else:
             cut = [c for p in to_rgb(batch) for c in self._crops(p)]
-            rows = torch.from_numpy((self.extractor.logits if name == "logits" else self.extractor.embed)(cut))
+            features = self.extractor.embed(cut)
+            rows = torch.from_numpy(self.extractor.logits(features) if name == "logits" else features)
         getattr(self, name).append(rows.to(self.device))
 
     def _crops(self, rgb: np.ndarray) -> list[np.ndarray]:

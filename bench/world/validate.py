@@ -202,9 +202,9 @@ def validate(
     prompts = [_pool()[i * len(_pool()) // n] for i in range(n)]
     uses = [use for use in METRICS if metrics is None or use[0] in metrics]
     sets = [m for m in SETS if metrics is None or m in metrics]
-    kinds = {(DISTANCES[m][0], "embed") if m in DISTANCES else ("world-cnn", "logits") for m in sets}
-    networks = {e: extractors.load(e) for e in {*(e for _, _, e in uses if e), *(e for e, _ in kinds)}}
-    references = _references({e: networks[e] for e, kind in kinds if kind == "embed"}, seed)
+    embedding = {DISTANCES[m][0] if m in DISTANCES else "world-cnn" for m in sets}
+    networks = {e: extractors.load(e) for e in {*(e for _, _, e in uses if e), *embedding}}
+    references = _references({e: networks[e] for e in embedding}, seed)
     rows: list[Response] = []
     for name in names or DEFECTS:
         defect = DEFECTS[name]
@@ -212,15 +212,15 @@ def validate(
         values: dict[Key, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
         of_sets: dict[Key, dict[float, np.ndarray]] = defaultdict(dict)
         for strength in defect.strengths:
-            features: dict[tuple[str, str], list[np.ndarray]] = {kind: [] for kind in kinds}
+            features: dict[str, list[np.ndarray]] = {e: [] for e in embedding}
             for i, prompt in enumerate(prompts):
                 rgb = defect.make(_scene(prompt), 2**31 + 10000 * seed + i, strength)
                 for key, value in _scores(rgb, prompt, canvas, uses, networks).items():
                     values[key][strength].append(np.nan if value is None else value)
                 crops = views.crops(rgb, "tiles", canvas)
-                for network, kind in kinds:
-                    features[network, kind].append(getattr(networks[network], kind)(crops))
-            for key, found in _set_scores(sets, features, references).items():
+                for e in embedding:
+                    features[e].append(networks[e].embed(crops))
+            for key, found in _set_scores(sets, features, references, networks).items():
                 of_sets[key][strength] = found
             advance()
         rows += [respond(name, *key, found) for key, found in values.items()]
@@ -268,19 +268,22 @@ def _references(networks: Mapping[str, Any], seed: int) -> dict[tuple[str, str],
 
 
 def _set_scores(
-    sets: list[str], features: Mapping[tuple[str, str], list[np.ndarray]], references: Mapping[Any, np.ndarray]
+    sets: list[str],
+    features: Mapping[str, list[np.ndarray]],
+    references: Mapping[tuple[str, str], np.ndarray],
+    networks: Mapping[str, Any],
 ) -> dict[Key, np.ndarray]:
     """Every number of the whole set, first of all panoramas, then with each block of them left out."""
     out: dict[Key, np.ndarray] = {}
     for metric in sets:
         if metric == "is":
-            groups = features["world-cnn", "logits"]
+            groups = [networks["world-cnn"].logits(rows) for rows in features["world-cnn"]]
             out["is", "tiles", "higher"] = _replicates(groups, lambda rows: float(inception_scores(rows)[0]))
             continue
         network, distance = DISTANCES[metric]
         for name in REFERENCES:
             against = partial(distance, reference=references[network, name])
-            out[f"{metric}-{name}", "tiles", "lower"] = _replicates(features[network, "embed"], against)
+            out[f"{metric}-{name}", "tiles", "lower"] = _replicates(features[network], against)
     return out
 
 
