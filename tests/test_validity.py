@@ -66,6 +66,8 @@ def test_the_truth_may_stand_inside_the_row_of_strengths() -> None:
     found = respond("d", "m", "v", "lower", {1.0: list(NOISE[0]), 0.0: list(NOISE[0] + 9), 2.0: list(NOISE[0] + 2)})
     assert found.strengths == (0, 1, 2)
     assert (found.verdict, found.detects) == ("punishes", 2)
+    assert found.spearman is not None
+    assert found.spearman > 0.8  # from the truth on: with the value at 0 it would be negative
 
 
 def test_numbers_of_whole_sets_have_jackknife_intervals_and_paired_changes() -> None:

@@ -126,8 +126,8 @@ class Response:
         n: panoramas on which it is defined at every strength.
         strengths, means, low, high: mean over panoramas at each strength and its 95 % bootstrap interval; for a number
             of the whole set that number, with the jackknife interval over 20 blocks of panoramas.
-        spearman, spearman_low, spearman_high: mean over panoramas of the rank correlation with the strength (a
-            number that never changes has 0), with its interval; for a number of the whole set its rank correlation,
+        spearman, spearman_low, spearman_high: mean over panoramas of the rank correlation with the strength from the
+            truth on (a number that never changes has 0), with its interval; for a number of the whole set its rank correlation,
             without.
         detects: the smallest strength from which on the paired change from the truth is surely not zero.
         verdict: ``punishes``, ``rewards``, ``mixed`` (surely better at one strength and worse at another), ``blind``,
@@ -305,13 +305,14 @@ def respond(defect: str, metric: str, view: str, direction: str, found: Mapping[
     rng = np.random.default_rng(0)
     picks = rng.integers(0, n, (DRAWS, n))
     low, high = _interval(table[:, picks].mean(-1))
-    ranks = np.array([spearmanr(order, c).statistic if np.ptp(c) > 0 else 0.0 for c in table.T])
+    start = order.index(truth)
+    ranks = np.array([_rank_correlation(order[start:], column) for column in table[start:].T])
     rank_low, rank_high = _interval(ranks[picks].mean(-1)[None])
     change_low, change_high = _interval((table - table[order.index(truth)])[:, picks].mean(-1))
     signs = np.sign(change_low) * (np.sign(change_low) == np.sign(change_high))
     return Response(
         *plain, tuple(low), tuple(high), float(ranks.mean()), rank_low[0], rank_high[0],
-        _smallest(order, signs, truth), _verdict(direction, means, signs, order.index(truth)),
+        _smallest(order, signs, truth), _verdict(direction, means, signs, start),
     )  # fmt: skip
 
 
@@ -330,14 +331,19 @@ def respond_set(
     def half(values: np.ndarray) -> np.ndarray:
         return np.array([reach * jackknife_error(line) for line in values[:, 1:]])
 
-    change, means = table - table[order.index(truth)], table[:, 0]
+    start = order.index(truth)
+    change, means = table - table[start], table[:, 0]
     signs = np.sign(change[:, 0]) * (abs(change[:, 0]) > half(change))
     return Response(
         defect, metric, view, direction, n, tuple(order), tuple(means.tolist()),
         tuple((means - half(table)).tolist()), tuple((means + half(table)).tolist()),
-        float(spearmanr(order, means).statistic) if np.ptp(means) > 0 else 0.0, None, None,
-        _smallest(order, signs, truth), _verdict(direction, list(means), signs, order.index(truth)),
+        _rank_correlation(order[start:], means[start:]), None, None,
+        _smallest(order, signs, truth), _verdict(direction, list(means), signs, start),
     )  # fmt: skip
+
+
+def _rank_correlation(strengths: list[float], values: np.ndarray) -> float:
+    return float(spearmanr(strengths, values).statistic) if np.ptp(values) > 0 else 0.0
 
 
 def _interval(draws: np.ndarray) -> tuple[list[float], list[float]]:
