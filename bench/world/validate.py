@@ -127,8 +127,7 @@ class Response:
         strengths, means, low, high: mean over panoramas at each strength and its 95 % bootstrap interval; for a number
             of the whole set that number, with the jackknife interval over 20 blocks of panoramas.
         spearman, spearman_low, spearman_high: mean over panoramas of the rank correlation with the strength from the
-            truth on (a number that never changes has 0), with its interval; for a number of the whole set its rank correlation,
-            without.
+            truth on (a number that never changes has 0), with its interval; of a number of the whole set its own, without.
         detects: the smallest strength from which on the paired change from the truth is surely not zero.
         verdict: ``punishes``, ``rewards``, ``mixed`` (surely better at one strength and worse at another), ``blind``,
             or ``-`` where better has no meaning or fewer than two panoramas have the number.
@@ -308,7 +307,7 @@ def respond(defect: str, metric: str, view: str, direction: str, found: Mapping[
     start = order.index(truth)
     ranks = np.array([_rank_correlation(order[start:], column) for column in table[start:].T])
     rank_low, rank_high = _interval(ranks[picks].mean(-1)[None])
-    change_low, change_high = _interval((table - table[order.index(truth)])[:, picks].mean(-1))
+    change_low, change_high = _interval((table - table[start])[:, picks].mean(-1))
     signs = np.sign(change_low) * (np.sign(change_low) == np.sign(change_high))
     return Response(
         *plain, tuple(low), tuple(high), float(ranks.mean()), rank_low[0], rank_high[0],
