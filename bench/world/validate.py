@@ -127,7 +127,7 @@ class Response:
         strengths, means, low, high: mean over panoramas at each strength and its 95 % bootstrap interval; for a number
             of the whole set that number, with the jackknife interval over 20 blocks of panoramas.
         spearman, spearman_low, spearman_high: mean over panoramas of the rank correlation with the strength from the
-            truth on (a number that never changes has 0), with its interval; of a number of the whole set its own, without.
+            truth on (a number that never changes has 0), with its interval; that of a set, without.
         detects: the smallest strength from which on the paired change from the truth is surely not zero.
         verdict: ``punishes``, ``rewards``, ``mixed`` (surely better at one strength and worse at another), ``blind``,
             or ``-`` where better has no meaning or fewer than two panoramas have the number.
