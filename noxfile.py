@@ -27,6 +27,13 @@ def gate(session: nox.Session) -> None:
 
 
 @nox.session
+def perf(session: nox.Session) -> None:
+    """Speed as ratios, on random weights: ``nox -s perf``, or ``-- --only NAME``, ``--quick``. See docs/perf.md."""
+    session.install("-e", ".", *PINS)
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """The test suite, then lint. Extra arguments go to pytest: ``nox -s tests -- -k windows``."""
     session.install("-e", ".[test]", *PINS)
