@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 def mount(main: App) -> None:
     """Add the verbs to the command."""
     main.verb("scrollbench compare direct multidiffusion --suite miniature --limit 4")(compare)
-    main.verb("scrollbench gate --baseline direct --candidate multidiffusion --suite miniature --limit 4 --run")(gate)
-    main.verb("scrollbench calibrate --suite miniature --method multidiffusion --limit 4")(calibrate)
+    main.verb("scrollbench gate --baseline direct --candidate multidiffusion --limit 4 --run")(gate)
+    main.verb("scrollbench calibrate --method multidiffusion --limit 4")(calibrate)
 
 
 @selection
@@ -58,7 +59,7 @@ def _say(report: Report, worst: int) -> None:
                 console.say(f"{c.measure.name} worst on {p.prompt_id}: {p.a:.4g} -> {p.b:.4g}: {p.picture_b}")
 
 
-@selection
+@partial(selection, suite="miniature-gate")
 def gate(
     chosen: Selection,
     baseline: Annotated[
@@ -129,7 +130,7 @@ def gate(
     raise typer.Exit(result.exit_code)
 
 
-@selection
+@partial(selection, suite="miniature-gate")
 def calibrate(
     chosen: Selection,
     seeds: Annotated[int, typer.Option("--other-seeds", help="Draw everything so often with other seeds.")] = 2,

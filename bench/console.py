@@ -123,10 +123,13 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return int(i), int(n)
 
 
-def selection(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options that choose a suite; it receives a :class:`Selection` as its first argument."""
+def selection(verb: Callable[..., None], suite: str = "miniature") -> Callable[..., None]:
+    """Give a verb the options that choose a suite, ``suite`` by default; its first argument is a :class:`Selection`."""
     own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
-    options = list(inspect.signature(_select, eval_str=True).parameters.values())
+    options = [
+        p.replace(default=suite) if p.name == "suite" else p
+        for p in inspect.signature(_select, eval_str=True).parameters.values()
+    ]
 
     @functools.wraps(verb)
     def wrapped(**given: Any) -> None:

@@ -181,7 +181,7 @@ def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:
     if not found:
         raise UsageError(
             f"{file or suite.file}: no margins under [gate.margins]. `scrollbench calibrate --suite {suite.name} "
-            f"--method M --write margins.toml` measures the noise and proposes them"
+            f"--method M --write margins.toml` measures the noise and proposes them; suite miniature-gate has some"
         )
     return found
 

@@ -9,8 +9,10 @@ import yaml
 from typer.testing import CliRunner
 
 from bench.cli import main
-from bench.gate import GateResult, gate
+from bench.errors import UsageError
+from bench.gate import GateResult, gate, margins_of
 from bench.index import build
+from bench.measured import measures
 from bench.plan import make_plan
 from bench.run import generate
 from bench.store import Store
@@ -85,3 +87,13 @@ def test_the_workflow_and_the_hook_of_the_documentation_use_commands_that_exist(
     for command in (workflow, hook["entry"]):
         given = {word for word in command.split() if word.startswith("--") and word != "--"}
         assert {"--baseline", "--candidate"} <= given <= known
+
+
+def test_the_gate_suite_has_a_margin_above_zero_for_numbers_that_it_measures() -> None:
+    suite = load_suite("miniature-gate")
+    margins = margins_of(suite)
+    assert {m.name for m in measures(suite, margins)} == set(margins)
+    assert {"clip-score", "gsd-lpips", "adjacent-tv-excess", "sharpness"} <= set(margins)
+    assert min(margins.values()) > 0
+    with pytest.raises(UsageError, match="measures no 'speed'"):
+        measures(suite, ["speed"])
