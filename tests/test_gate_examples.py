@@ -19,7 +19,7 @@ from bench.store import Store
 from bench.suite import Suite, load_suite
 
 FILE = Path(__file__).parent.parent / "docs" / "examples" / "broken_samplers.py"
-BROKEN = ("seam", "repetition", "lost-prompt", "blurred", "slower")
+BROKEN = ("reseeded", "seam", "repetition", "lost-prompt", "blurred", "slower")
 
 SUITE = """
 name = "short"
@@ -93,7 +93,7 @@ def test_the_gate_suite_has_a_margin_above_zero_for_numbers_that_it_measures() -
     suite = load_suite("miniature-gate")
     margins = margins_of(suite)
     assert {m.name for m in measures(suite, margins)} == set(margins)
-    assert {"clip-score", "gsd-lpips", "adjacent-tv-excess", "sharpness"} <= set(margins)
+    assert {"clip-score", "gsd-lpips", "pl-tv-seam", "sharpness"} <= set(margins)
     assert min(margins.values()) > 0
     with pytest.raises(UsageError, match="measures no 'speed'"):
         measures(suite, ["speed"])

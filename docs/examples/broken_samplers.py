@@ -1,8 +1,8 @@
 """MultiDiffusion with one planted defect each, to see what a regression gate says. See docs/gates.md.
 
-    scrollbench gate --baseline multidiffusion --candidate docs/examples/broken_samplers.py@seam --run --limit 12
+    scrollbench gate --baseline multidiffusion --candidate docs/examples/broken_samplers.py@seam --run
 
-Their knobs are those of the miniature; ``refactored`` has no defect and draws the same pixels.
+Their knobs are those of the miniature; ``refactored`` and ``reseeded`` have no defect, the first draws the same pixels.
 """
 
 from __future__ import annotations
@@ -53,6 +53,17 @@ def refactored(
 ) -> Tensor:  # fmt: skip
     """No defect: the same sampler from another file."""
     drawn: Tensor = multidiffusion.fn(backbone, prompt, canvas, noise, steps=steps, guidance=guidance, stride=stride)
+    return drawn
+
+
+@method("reseeded", family="latent")
+def reseeded(
+    backbone: LatentBackbone, prompt: Prompt, canvas: Canvas, noise: Noise, *, steps: int = 20, guidance: float = 2.5,
+    stride: int = 2,
+) -> Tensor:  # fmt: skip
+    """No defect: other pictures by the same sampler, from the noise of another seed."""
+    other = Noise(noise.seed + 77, noise.prompt_id)
+    drawn: Tensor = multidiffusion.fn(backbone, prompt, canvas, other, steps=steps, guidance=guidance, stride=stride)
     return drawn
 
 
