@@ -12,7 +12,10 @@ from bench.world.validate import DEFECTS, Response
 
 COLOURS = {"punishes": "#15803d", "rewards": "#b91c1c", "mixed": "#c2410c", "blind": "#6b7280", "-": "#1f2937"}
 # Numbers that say the same as one on the page, or have no better and worse.
-LEFT_OUT = ("gsd-dino-distant", "gsd-lpips-distant", "adjacent-tv-excess", "object-excess", "horizon-jump")
+LEFT_OUT = (
+    "gsd-dino-lag", "gsd-lpips-lag", "adjacent-tv-excess", "pl-lpips-adj", "pl-ssim-adj", "intra-style-sum",
+    "object-excess", "object-exact", "horizon-jump",
+)  # fmt: skip
 SAME = {("clip-score-worst", "squash"), ("clip-score-worst", "centre")}  # one view: the worst is the mean
 SHORT = {
     "copies of the unique thing": "copies",
@@ -108,13 +111,14 @@ def draw_page(responses: Sequence[Response], path: Path) -> None:
         fontsize=8, y=0.998,
     )  # fmt: skip
     fig.tight_layout(rect=(0, 0, 1, 0.985), h_pad=0.25, w_pad=0.4)
-    fig.savefig(path, dpi=110, metadata={"Software": None})
+    fig.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(fig)
 
 
 def _cell(axes: Any, response: Response | None) -> None:
     axes.set_xticks([])
     axes.tick_params(axis="y", labelsize=5, length=1.5, pad=1)
+    axes.yaxis.get_offset_text().set_fontsize(5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if response is None or None in response.means:
