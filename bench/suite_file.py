@@ -39,7 +39,8 @@ class _Named(_Table):
 class MethodFile(_Named):
     """A method and its knobs; ``label`` is its name on the board.
 
-    ``backbone`` and ``backbone_options`` are the suite's unless given; ``miniature`` holds knobs for that tier.
+    ``backbone`` and ``backbone_options`` are the suite's unless given; ``miniature`` holds knobs for that tier, or the
+    reason why the method cannot run there.
     """
 
     ref: str = Field(min_length=1)
@@ -48,7 +49,7 @@ class MethodFile(_Named):
     set: dict[str, Any] = {}
     backbone: str | None = None
     backbone_options: dict[str, Any] = {}
-    miniature: dict[str, Any] = {}
+    miniature: dict[str, Any] | str = {}
 
     @property
     def name(self) -> str:
@@ -73,9 +74,9 @@ class MetricFile(_Named):
 
 
 class ReferenceFile(_Named):
-    """A reference set (bench.references). A ``planned`` folder is one that users fill themselves."""
+    """A reference set (bench.references, bench.natives). A ``planned`` folder is one that users fill themselves."""
 
-    kind: Literal["world", "folder"]
+    kind: Literal["world", "folder", "native"]
     width: int | None = None
     count: int | None = None
     prompts: str | None = None

@@ -7,6 +7,7 @@ everything runs, and mechanisms; not which method is better.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bench import extractors, views
 from bench.errors import UsageError
@@ -31,8 +32,10 @@ def shrink(spec: SuiteFile, file: Path) -> tuple[SuiteFile, tuple[Unavailable, .
     metrics: list[MetricFile] = []
     left_out: list[Unavailable] = []
     for m in spec.methods:
-        if m.backbone is None or m.backbone in small.backbones:
-            methods.append(_method(m, small))
+        if isinstance(m.miniature, str):
+            left_out.append(Unavailable("method", m.name, m.ref, m.miniature))
+        elif m.backbone is None or m.backbone in small.backbones:
+            methods.append(_method(m, m.miniature, small))
         else:
             why = f"the miniature has no stand-in for backbone {m.backbone}"
             left_out.append(Unavailable("method", m.name, m.ref, why))
@@ -59,11 +62,11 @@ def _part(part: PartFile, small: MiniatureFile, file: Path) -> PartFile:
     return part.model_copy(update={"width": part.width // small.scale, "height": part.height // small.scale})
 
 
-def _method(m: MethodFile, small: MiniatureFile) -> MethodFile:
+def _method(m: MethodFile, own: dict[str, Any], small: MiniatureFile) -> MethodFile:
     kept = {k: v for k, v in m.set.items() if k not in small.defaults}  # numbers of the large network
     stand_in = small.backbones[m.backbone] if m.backbone else small.backbone
     backbone = None if stand_in == small.backbone else stand_in  # its defaults are for the usual one
-    return m.model_copy(update={"set": {**kept, **m.miniature}, "backbone": backbone, "backbone_options": {}})
+    return m.model_copy(update={"set": {**kept, **own}, "backbone": backbone, "backbone_options": {}})
 
 
 def _without_stand_in(m: MetricFile, small: MiniatureFile) -> str:

@@ -12,7 +12,9 @@ from small import PLUGINS, SUITE, small, write_suite
 from typer.testing import CliRunner
 
 from bench.cli import main
+from bench.contact import sheet_name
 from bench.errors import UsageError
+from bench.natives import drawn
 from bench.plan import make_plan
 from bench.registry import find
 from bench.store import Store
@@ -82,6 +84,14 @@ def test_the_miniature_divides_canvases_and_views_and_takes_its_own_networks(tmp
     assert "no reference 'real'" in suite.unavailable[1].reason
 
 
+def test_a_method_that_says_why_it_cannot_run_on_the_miniature_is_listed_with_that_reason(tmp_path: Path) -> None:
+    toml = FULL.replace('label = "latent"', 'label = "latent"\nminiature = "too coarse"')
+    assert toml != FULL
+    suite = shrunk(tmp_path, toml)
+    assert ("latent", "too coarse") in [(u.label, u.reason) for u in suite.unavailable]
+    assert "latent" not in [m.label for m in suite.methods]
+
+
 def test_stand_ins_and_references_of_the_miniature_bring_back_what_was_left_out(tmp_path: Path) -> None:
     toml = FULL + (
         'backbones = {"%s" = "plugins.py@fake"}\n[miniature.references.real]\nkind = "world"\nwidth = 32\n'
@@ -129,6 +139,8 @@ def test_tiers_never_share_a_board_and_the_full_tier_is_what_the_file_says(tmp_p
     assert full.digest != small_.digest
     assert small(tmp_path, FULL, BLOCKED, tier="full").digest == full.digest
     assert (full.tier, str(full.parts[0].canvas), full.left_out) == ("full", "512x256", ())
+    names = [sheet_name(s) for s in (full, small_, small(tmp_path / "own"))]  # nor a contact sheet
+    assert names == ["small-contact.png", "small-miniature-contact.png", "small-contact.png"]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +248,7 @@ def test_a_shipped_suite_plans_without_weights(few: Path, name: str, monkeypatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(few / "no-hub"))
     suite = load_suite(name, {"limit": 2, "seeds": [0]})
     plan = make_plan(suite, Store(few / "store"))
-    assert {b.label for b in plan.blocked} == {m.label for m in suite.methods}
+    assert {b.label for b in plan.blocked} == {m.label for s in drawn(suite) for m in s.methods}
     for b in plan.blocked:
         assert b.pictures == 2
         assert any(command in b.reason for command in ("hf download", "weights fetch", "llamagen_convert"))
@@ -269,7 +281,8 @@ def test_a_shipped_suite_runs_on_the_miniature_from_end_to_end(few: Path, shared
     done = call("run", "--suite", file, "--tier", "miniature", "--limit", 2, "--store", shared_store, "--json", *short)
     assert done.exit_code == 0, done.stderr
     said = json.loads(done.stdout)
-    cells = 2 * len(chosen.parts) * len(chosen.methods)
+    assert Path(said["contact_sheet"]) == shared_store / f"{name}-miniature-contact.png"
+    cells = sum(2 * len(s.parts) * len(s.methods) for s in drawn(chosen))
     assert said["generate"]["made"] + said["generate"]["done"] <= cells  # equal recipes share their picture
     for board in said["board"]:
         assert len(board["methods"]) == len(chosen.methods)
