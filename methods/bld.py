@@ -33,7 +33,7 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
-from methods.demofusion import noised
+from methods.sampling import noisable, noised
 from methods.windows import Window, grid
 
 BLENDS = ("current", "previous")
@@ -136,11 +136,7 @@ def bld(
     hop = max(1, side // 2) if stride is None else stride
     windows = grid(*size, side, hop, remainder=remainder, factor=f)
     scheduler = backbone.scheduler(steps, (side, side))
-    if type(scheduler).__name__ not in ("EulerDiscreteScheduler", "DDIMScheduler"):
-        raise UsageError(
-            f"bld noises what is known at every step: it needs Euler or DDIM on a schedule of betas, this backbone's "
-            f"scheduler is {type(scheduler).__name__}: use Stable Diffusion or SDXL"
-        )
+    noisable(scheduler, "bld")
 
     def fresh(window: int, step: int) -> Tensor:
         drawn = noise.normal(f"bld-{window}-{step}", (1, backbone.channels, side, side))

@@ -48,8 +48,9 @@ from bench.errors import UsageError, near
 from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
-from methods.backbones import Conditioning, LatentBackbone, Tensor
+from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
+from methods.sampling import noisable, noised, sized
 from methods.windows import Window, gather, grid, merge, starts
 
 DECODERS = ("tiled", "whole")
@@ -121,15 +122,6 @@ def blurred(canvas: Tensor, size: int, sigma: float) -> Tensor:
     kernel = torch.outer(line, line).expand(canvas.shape[1], 1, size, size)
     soft = torch.nn.functional.conv2d(canvas, kernel, padding=size // 2, groups=canvas.shape[1])
     return (soft - soft.mean()) / soft.std() * canvas.std() + canvas.mean()
-
-
-def noised(scheduler: Any, x: Tensor, noise: Tensor, i: int) -> Tensor:
-    """Clean latents at the noise level of step i, as ``scheduler.add_noise``, which the meta device cannot do."""
-    if hasattr(scheduler, "sigmas"):
-        return x + noise * float(scheduler.sigmas[i])
-    kept = float(scheduler.alphas_cumprod[int(scheduler.timesteps[i])])
-    mixed: Tensor = x * kept**0.5 + noise * (1 - kept) ** 0.5
-    return mixed
 
 
 def demofusion_latents(
@@ -246,20 +238,6 @@ def tiled_picture(backbone: LatentBackbone, latents: Tensor) -> Tensor:
     return merge(torch.cat(done), [Window(v.y * f, v.x * f, side, side) for v in tiles], (height * f, width * f))[0]
 
 
-def sized(
-    conditioning: Conditioning, corners: Sequence[tuple[int, int]], size: tuple[int, int], f: int
-) -> Conditioning:
-    """The conditioning with SDXL's size entries: (H, W, top, left, H, W) in px for every view; others have none."""
-    import torch
-
-    if "text_embeds" not in conditioning.added:
-        return conditioning
-    high, wide = size[0] * f, size[1] * f
-    rows = [[high, wide, y * f, x * f, high, wide] for y, x in corners]
-    ids = torch.tensor(rows, dtype=conditioning.embeds.dtype, device=conditioning.embeds.device)
-    return Conditioning(conditioning.embeds, {**conditioning.added, "time_ids": torch.cat([ids, ids])})
-
-
 @method(
     "demofusion",
     family="latent",
@@ -319,11 +297,7 @@ def demofusion(
     size = cells(backbone, canvas)
     sizes = phase_sizes(*size, window, backbone.factor)
     scheduler: Any = backbone.scheduler(steps, sizes[0])
-    if type(scheduler).__name__ not in ("EulerDiscreteScheduler", "DDIMScheduler"):
-        raise UsageError(
-            f"demofusion noises pictures again and steps many views at one timestep: it needs Euler or DDIM on a "
-            f"schedule of betas, this backbone's scheduler is {type(scheduler).__name__}: use Stable Diffusion or SDXL"
-        )
+    noisable(scheduler, "demofusion")
     noises, views = {}, {}
     for phase, at in list(enumerate(sizes, 1))[1:]:
         drawn = noise.normal(f"demofusion-noise-{phase}", (1, backbone.channels, *at))

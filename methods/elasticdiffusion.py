@@ -46,8 +46,7 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
-from methods.demofusion import sized
-from methods.fusion import reschedule
+from methods.sampling import reschedule, sized
 from methods.windows import Window, gather, starts
 
 if TYPE_CHECKING:

@@ -47,8 +47,8 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
-from methods.fusion import add_up, reschedule
-from methods.windows import Window, gather, grid
+from methods.sampling import reschedule
+from methods.windows import Window, add_up, gather, grid
 
 FUSIONS = ("gf", "vcf", "gvcf")
 
@@ -122,7 +122,7 @@ def gvcf_latents(
     weights = weights.to(canvas)
 
     def total(views: Tensor) -> Tensor:
-        return add_up(list(views), windows, size)
+        return add_up(views, windows, size)
 
     flat = weights.expand(len(windows), 1, *weights.shape)
     sums, squares = total(flat), total(flat.square())

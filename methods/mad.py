@@ -51,7 +51,7 @@ from methods.attention import attention_layers, embedded_guidance, processors, u
 from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
 from methods.canvas import cells, picture, start
 from methods.multidiffusion import multidiffusion_latents
-from methods.windows import Window, gather, grid, merge
+from methods.windows import Window, gather, grid, merge, sides
 
 
 class Joint:
@@ -252,8 +252,7 @@ def mad(
     if canvas.loop:
         raise UsageError("mad defines no loop; use multidiffusion or syncdiffusion, or a canvas with loop=false")
     height, width = cells(backbone, canvas)
-    side = backbone.window if window is None else window
-    step = max(1, side // 4) if stride is None else stride
+    side, step = sides(backbone.window, window, stride, 4)
     windows = grid(height, width, side, step, remainder=remainder, factor=backbone.factor)
     unet = unet_of(backbone, "mad")
     _fits(unet, backbone, remainder, window=side, stride=step, height=height, width=width)

@@ -52,7 +52,7 @@ from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
 from methods.gradients import checkpointing, needs_ddim
-from methods.windows import Window, gather, grid, merge
+from methods.windows import Window, gather, grid, merge, sides
 
 NORMS = ("sum", "mean", "polyak")
 DS_NOISES = ("keep", "renorm")
@@ -227,8 +227,7 @@ def _pyramid(
 ) -> tuple[list[tuple[int, int]], list[list[Window]]]:
     """Sizes of the canvas in cells and windows of every scale, coarsest first, or the reason why there are none."""
     height, width = cells(backbone, canvas)
-    side = backbone.window if window is None else window
-    step = max(1, side // 2) if stride is None else stride
+    side, step = sides(backbone.window, window, stride, 2)
     if scales < 1:
         raise UsageError(f"scales must be at least 1, got {scales}")
     fold = 2 ** (scales - 1)

@@ -31,7 +31,7 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
 from methods.canvas import cells, picture, start
-from methods.windows import Window, gather, grid, merge
+from methods.windows import Window, gather, grid, merge, sides
 
 
 def multidiffusion_latents(
@@ -102,8 +102,7 @@ def multidiffusion(
     import torch
 
     height, width = cells(backbone, canvas)
-    side = backbone.window if window is None else window
-    step = max(1, side // 8) if stride is None else stride
+    side, step = sides(backbone.window, window, stride, 8)
     windows = grid(height, width, side, step, remainder=remainder, loop=canvas.loop, factor=backbone.factor)
     with torch.no_grad():
         conditioning = backbone.condition(prompt.text, prompt.negative)

@@ -49,7 +49,7 @@ from bench.types import Canvas, Prompt
 from methods.attention import unet_of
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
-from methods.fusion import reschedule
+from methods.sampling import reschedule
 
 Factors = Mapping[str, float]  # convolution, or the beginning of its name -> D
 

@@ -36,7 +36,7 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
 from methods.canvas import cells, picture, start
-from methods.fusion import memoryless
+from methods.sampling import memoryless
 from methods.windows import Window, gather, grid, merge
 
 

@@ -45,8 +45,8 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
-from methods.fusion import add_up, reschedule
-from methods.windows import Window, gather
+from methods.sampling import reschedule
+from methods.windows import Window, add_up, gather
 
 LCM_STEPS = 50  # timesteps that consistency models are distilled on
 

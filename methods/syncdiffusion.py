@@ -48,7 +48,7 @@ from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
 from methods.gradients import LPIPS_MIN, checkpointing, needs_ddim, perceptual_loss
-from methods.windows import Window, gather, grid, merge
+from methods.windows import Window, gather, grid, merge, sides
 
 CLOSURES = ("official", "ring")
 SQUARE = 512 * 512  # px whose way through decoder and loss is in memory at once
@@ -202,8 +202,7 @@ def syncdiffusion(
     import torch
 
     height, width = cells(backbone, canvas)
-    side = backbone.window if window is None else window
-    step = max(1, side // 4) if stride is None else stride
+    side, step = sides(backbone.window, window, stride, 4)
     if closure not in CLOSURES:
         raise UsageError(f"unknown closure {closure!r}; {near(closure, CLOSURES)}")
     if frequency < 1:

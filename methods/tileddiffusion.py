@@ -41,7 +41,7 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, start
-from methods.fusion import reschedule
+from methods.sampling import reschedule
 
 
 class Tile(NamedTuple):

@@ -35,16 +35,15 @@ Limits and deviations:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from bench.errors import UsageError, near
 from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
-from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
+from methods.backbones import LatentBackbone, Scheduler, Tensor
 from methods.canvas import cells, picture, start
-from methods.fusion import memoryless
-from methods.windows import Window, gather, grid, merge
+from methods.sampling import memoryless, sized
+from methods.windows import Window, gather, grid, merge, sides
 
 ROWS = ("refuse", "official")
 
@@ -165,14 +164,15 @@ def twindiffusion(
     if remainder == "clamp":
         raise UsageError("twindiffusion counts on equal strides between views: remainder=clamp breaks them; use refuse")
     height, width = cells(backbone, canvas)
-    side = backbone.window if window is None else window
-    step = max(1, side // 4) if stride is None else stride
+    side, step = sides(backbone.window, window, stride, 4)
     windows = grid(height, width, side, step, remainder=remainder, factor=backbone.factor)
     _fits(windows, width, step, (cross_time - 1) * (step // cross_time), rows, backbone.factor)
     scheduler = backbone.scheduler(steps, (side, side))
     memoryless(scheduler, "twindiffusion")
     with torch.no_grad():
-        conditioning = _told_size(backbone.condition(prompt.text, prompt.negative), canvas)
+        conditioning = backbone.condition(prompt.text, prompt.negative)
+        # the whole panorama's size, whatever a view shows of it
+        conditioning = sized(conditioning, [(0, 0)] * conditioning.rows, (height, width), backbone.factor)
         with backbone.meter.stage("denoise"):
             latents = twindiffusion_latents(
                 lambda views, t: backbone.guided(views, t, conditioning, guidance),
@@ -206,12 +206,3 @@ def _fits(windows: Sequence[Window], width: int, stride: int, shift: int, rows: 
             f"in a canvas of several rows the views at row ends would move {shift} cells past the right edge: use "
             f"cross_time=1, or a canvas one window high"
         )
-
-
-def _told_size(conditioning: Conditioning, canvas: Canvas) -> Conditioning:
-    """SDXL's size conditioning: the whole panorama, whatever a view shows of it. Other networks are told no size."""
-    if "text_embeds" not in conditioning.added:
-        return conditioning
-    size = (canvas.height, canvas.width)
-    ids = conditioning.embeds.new_tensor([*size, 0, 0, *size]).expand(2 * conditioning.rows, -1)
-    return replace(conditioning, added={**conditioning.added, "time_ids": ids})

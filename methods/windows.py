@@ -85,6 +85,12 @@ def grid(
     return [Window(y, x, window, window) for y in rows for x in columns]
 
 
+def sides(native: int, window: int | None, stride: int | None, share: int) -> tuple[int, int]:
+    """Side of a window and stride in cells: what is asked for, else the native side and the ``share``-th part of it."""
+    side = native if window is None else window
+    return side, max(1, side // share) if stride is None else stride
+
+
 def _pieces(window: Window, width: int) -> Iterator[tuple[slice, slice]]:
     """(columns of the canvas, columns of the window): one pair, or two where the window wraps."""
     inside = min(window.width, width - window.x)
@@ -104,6 +110,18 @@ def gather(canvas: Tensor, windows: Sequence[Window]) -> Tensor:
     return torch.cat(cut)
 
 
+def add_up(views: Sequence[Tensor] | Tensor, windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
+    """Sum of windows over every cell: views[i] is (c, height, width) of windows[i] -> (1, c, *size); 0 where none is.
+
+    Windows may differ in size.
+    """
+    total = views[0].new_zeros((1, views[0].shape[0], *size))
+    for view, v in zip(views, windows, strict=True):
+        for there, here in _pieces(v, size[1]):
+            total[0, :, v.y : v.y + v.height, there] += view[:, :, here]
+    return total
+
+
 def merge(views: Tensor, windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
     """Average a batch of windows (n, c, ...) back into a canvas (1, c, h, w); cells no window covers are 0.
 
@@ -111,11 +129,6 @@ def merge(views: Tensor, windows: Sequence[Window], size: tuple[int, int]) -> Te
     """
     import torch
 
-    height, width = size
-    total = views.new_zeros((1, views.shape[1], height, width))
-    count = views.new_zeros((1, 1, height, width))
-    for view, v in zip(views, windows, strict=True):
-        for there, here in _pieces(v, width):
-            total[0, :, v.y : v.y + v.height, there] += view[:, :, here]
-            count[0, :, v.y : v.y + v.height, there] += 1
+    total = add_up(views, windows, size)
+    count = add_up(views.new_ones((1, 1, *views.shape[2:])).expand(len(windows), -1, -1, -1), windows, size)
     return torch.where(count > 0, total / count.clamp(min=1), total)

@@ -27,10 +27,10 @@ from methods.demofusion import (
     jitter_range,
     jittered,
     phase_sizes,
-    sized,
     tiled_picture,
 )
 from methods.direct import direct
+from methods.sampling import sized
 from methods.windows import Window
 
 NAMES = ["demofusion_square_2x_vb1", "demofusion_square_2x_vb16"]

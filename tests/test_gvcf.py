@@ -18,9 +18,9 @@ from bench.types import Canvas, Prompt
 from methods.backbones.stable_diffusion import from_pretrained
 from methods.canvas import picture, start
 from methods.direct import direct
-from methods.fusion import reschedule
 from methods.gvcf import aligned, guidance_map, gvcf, gvcf_latents, posterior
 from methods.multidiffusion import multidiffusion_latents
+from methods.sampling import reschedule
 from methods.windows import Window, grid
 
 CASES = ["gf_wide", "gf_slerp03", "vcf_wide", "gvcf_wide"]

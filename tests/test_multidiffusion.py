@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from golden_cases import BOUND, Case
 
 from bench.errors import UsageError
 from bench.noise import Noise
@@ -23,69 +22,12 @@ from methods.direct import direct, direct_latents
 from methods.multidiffusion import multidiffusion, multidiffusion_latents
 from methods.windows import Window, gather, grid, merge
 
-GOLDENS = Path(__file__).parent / "goldens"
-BOUND = 1e-6  # largest absolute difference allowed; 1e-9 is what float64 reaches
 BOAT = Prompt("boat", "a boat under one moon")
 
 
-class Case:
-    """One golden case: its arrays, settings, and a float64 backbone around the U-Net that made the numbers."""
-
-    def __init__(self, name: str) -> None:
-        from diffusers import UNet2DConditionModel
-
-        self.entry = json.loads((GOLDENS / "manifest.json").read_text())["cases"][name]
-        with np.load(GOLDENS / self.entry["file"]) as stored:
-            self.arrays = {k: torch.from_numpy(stored[k]) for k in stored.files}
-        config = json.loads((GOLDENS / f"{self.entry['unet']}.config.json").read_text())
-        config.pop("_class_name")
-        unet = UNet2DConditionModel.from_config(config)
-        unet.load_state_dict(load_file(GOLDENS / f"{self.entry['unet']}.safetensors"))
-        no_vae: Any = torch.nn.Identity()
-        no_vae.config = SimpleNamespace(block_out_channels=(1, 1, 1, 1))
-        parts = {"unet": unet, "vae": no_vae, "scheduler": self.entry["scheduler"]["config"]}
-        self.backbone = StableDiffusion("golden", "-", parts, precision="fp64")
-        self.settings = self.entry["settings"]
-        self.size = tuple(self.arrays["canvas"].shape[-2:])
-
-    def grid(self, **changes: Any) -> list[Window]:
-        """The windows of the case, as the released code places them unless changed."""
-        s = self.settings
-        given = {
-            "stride": s["stride_latents"],
-            "remainder": "zero",
-            "loop": s.get("circular_padding", False),
-            **changes,
-        }
-        return grid(*self.size, s["window_latents"], given.pop("stride"), **given)
-
-    def run(
-        self, windows: list[Window] | None = None, swap: bool = False, guidance: float | None = None
-    ) -> dict[str, Any]:
-        """Replay the case; returns the canvases under the names the case stores them by."""
-        embeds = self.arrays["text_embeds"].flip(0) if swap else self.arrays["text_embeds"]
-        scale = self.settings["guidance_scale"] if guidance is None else guidance
-        found: dict[str, Any] = {}
-        with torch.no_grad():
-            scheduler = self.backbone.scheduler(self.settings["steps"])
-            assert torch.equal(scheduler.timesteps, self.arrays["timesteps"])
-            found["final_latent"] = multidiffusion_latents(
-                lambda x, t: self.backbone.guided(x, t, Conditioning(embeds), scale),
-                scheduler,
-                self.arrays["canvas"],
-                self.grid() if windows is None else windows,
-                lambda i, x: found.__setitem__(f"latent_after_step_{i + 1}", x),
-            )
-        return found
-
-    def off(self, found: dict[str, Any]) -> float:
-        """Largest absolute difference of any canvas the case stores."""
-        names = [n for n in self.arrays if n.startswith(("latent_after", "final_latent"))]
-        return max(float((found[n] - self.arrays[n]).abs().max()) for n in names)
-
-    def final_off(self, found: dict[str, Any]) -> float:
-        """Largest absolute difference of the final latents: what the manifest states for deliberate mistakes."""
-        return float((found["final_latent"] - self.arrays["final_latent"]).abs().max())
+def replay(case: Case, windows: list[Window] | None = None, guided: Any = None) -> dict[str, torch.Tensor]:
+    views = case.grid() if windows is None else windows
+    return case.run(lambda g, scheduler, x, after: multidiffusion_latents(g, scheduler, x, views, after), guided)
 
 
 MD = ["md_window16_wide", "md_window16_multirow", "md_window16_remainder", "md_window64_official"]
@@ -95,7 +37,7 @@ MD = ["md_window16_wide", "md_window16_multirow", "md_window16_remainder", "md_w
 def test_latents_equal_those_of_the_released_code(name: str) -> None:
     case = Case(name)
     assert len(case.grid()) == case.entry["number_of_views"]
-    off = case.off(case.run())
+    off = case.off(replay(case))
     assert off < BOUND
     assert off < case.entry["suggested_tolerance"]
 
@@ -103,30 +45,31 @@ def test_latents_equal_those_of_the_released_code(name: str) -> None:
 @pytest.mark.parametrize("name", ["md_window16_wide", "md_window16_remainder", "dpano_ddim_circular"])
 def test_swapped_guidance_is_caught_and_off_by_as_much_as_expected(name: str) -> None:
     case = Case(name)
-    off = case.final_off(case.run(swap=True))
+    swapped, scale = Conditioning(case.arrays["text_embeds"].flip(0)), case.settings["guidance_scale"]
+    off = case.final_off(replay(case, guided=lambda x, t: case.backbone.guided(x, t, swapped, scale)))
     assert off > BOUND
-    assert off == pytest.approx(case.entry["negative_controls_max_abs"]["guidance branches swapped"], abs=1e-6)
+    assert off == pytest.approx(case.mistake("guidance branches swapped"), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["md_window16_wide", "md_window16_multirow"])
 def test_a_doubled_stride_is_caught_and_off_by_as_much_as_expected(name: str) -> None:
     case = Case(name)
-    off = case.final_off(case.run(case.grid(stride=2 * case.settings["stride_latents"])))
+    off = case.final_off(replay(case, case.grid(stride=2 * case.settings["stride_latents"])))
     assert off > BOUND
-    assert off == pytest.approx(case.entry["negative_controls_max_abs"]["stride doubled"], abs=1e-6)
+    assert off == pytest.approx(case.mistake("stride doubled"), abs=1e-6)
 
 
 def test_a_clamped_last_window_is_caught_and_off_by_as_much_as_expected() -> None:
     case = Case("md_window16_remainder")
-    off = case.final_off(case.run(case.grid(remainder="clamp")))
+    off = case.final_off(replay(case, case.grid(remainder="clamp")))
     assert off > BOUND
-    assert off == pytest.approx(case.entry["negative_controls_max_abs"]["last window clamped to the border"], abs=1e-6)
+    assert off == pytest.approx(case.mistake("last window clamped to the border"), abs=1e-6)
 
 
 def test_windows_that_do_not_wrap_are_caught_on_a_loop_and_off_by_as_much_as_expected() -> None:
     case = Case("dpano_ddim_circular")
-    off = case.final_off(case.run(case.grid(loop=False)))
-    assert off == pytest.approx(case.entry["negative_controls_max_abs"]["circular_padding off"], abs=1e-6)
+    off = case.final_off(replay(case, case.grid(loop=False)))
+    assert off == pytest.approx(case.mistake("circular_padding off"), abs=1e-6)
 
 
 def test_loop_windows_stand_where_circular_padding_puts_them() -> None:
@@ -137,7 +80,7 @@ def test_loop_windows_stand_where_circular_padding_puts_them() -> None:
 
 def test_the_uncovered_strip_is_zero_from_the_first_step_on() -> None:
     case = Case("md_window16_remainder")
-    found = case.run()
+    found = replay(case)
     strip = case.entry["uncovered"]["cols"]
     assert (found["latent_after_step_1"][..., -strip:] == 0).all()
     assert (found["final_latent"][..., -strip:] == 0).all()
@@ -146,24 +89,24 @@ def test_the_uncovered_strip_is_zero_from_the_first_step_on() -> None:
 
 def test_results_do_not_depend_on_the_order_of_windows() -> None:
     case = Case("md_window16_wide")
-    assert case.off(case.run(case.grid()[::-1])) < 1e-9
+    assert case.off(replay(case, case.grid()[::-1])) < 1e-9
 
 
 @pytest.mark.parametrize("batch", [1, 4, 1000])
 def test_results_do_not_depend_on_how_many_windows_share_a_call(batch: int) -> None:
     case = Case("md_window16_wide")
     case.backbone.batch = batch
-    assert case.off(case.run()) < 1e-9
+    assert case.off(replay(case)) < 1e-9
 
 
 def test_a_loop_turned_by_a_stride_gives_the_picture_turned_by_it() -> None:
     case = Case("dpano_ddim_circular")
     turn = 3 * case.settings["stride_latents"]
-    straight = case.run()["final_latent"]
+    straight = replay(case)["final_latent"]
     case.arrays["canvas"] = case.arrays["canvas"].roll(turn, -1)
-    assert float((case.run()["final_latent"] - straight.roll(turn, -1)).abs().max()) < 1e-9
+    assert float((replay(case)["final_latent"] - straight.roll(turn, -1)).abs().max()) < 1e-9
     case.arrays["canvas"] = case.arrays["canvas"].roll(1, -1)  # half a stride is another grid
-    assert float((case.run()["final_latent"] - straight.roll(turn + 1, -1)).abs().max()) > 1e-3
+    assert float((replay(case)["final_latent"] - straight.roll(turn + 1, -1)).abs().max()) > 1e-3
 
 
 def test_one_window_is_direct_sampling(tiny_sd: Path) -> None:
@@ -209,10 +152,10 @@ def test_a_linear_denoiser_gives_the_closed_form(tiny_sd: Path, loop: bool) -> N
 
 def test_float32_follows_float64_closely() -> None:
     case = Case("md_window16_wide")
-    exact = case.run()["final_latent"]
+    exact = replay(case)["final_latent"]
     case.backbone = StableDiffusion("golden", "-", case.backbone.parts)
     case.arrays = {k: v.float() if v.is_floating_point() else v for k, v in case.arrays.items()}
-    off = float((case.run()["final_latent"].double() - exact).abs().max())
+    off = float((replay(case)["final_latent"].double() - exact).abs().max())
     assert 0 < off < 1e-3
 
 

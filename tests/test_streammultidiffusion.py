@@ -19,9 +19,8 @@ from bench.noise import Noise
 from bench.types import Canvas, Prompt
 from methods.backbones.stable_diffusion import from_pretrained
 from methods.canvas import picture, start
-from methods.fusion import add_up
 from methods.streammultidiffusion import lcm_schedule, streammultidiffusion, streammultidiffusion_latents, tiling
-from methods.windows import Window
+from methods.windows import Window, add_up
 
 CASES = ["stream_wide", "stream_truncated_tile"]
 BOAT = Prompt("boat", "a boat under one moon")

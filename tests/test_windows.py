@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import UsageError
-from methods.windows import Window, gather, grid, merge
+from methods.windows import Window, add_up, gather, grid, merge, sides
 
 settings.register_profile("windows", deadline=None, max_examples=60)
 settings.load_profile("windows")
@@ -113,6 +113,22 @@ def test_merging_averages_where_windows_overlap() -> None:
     windows = [Window(0, 0, 1, 2), Window(0, 1, 1, 2)]
     views = torch.tensor([[[[1.0, 2.0]]], [[[4.0, 8.0]]]])
     assert merge(views, windows, (1, 4)).flatten().tolist() == [1.0, 3.0, 8.0, 0.0]
+
+
+def test_windows_of_different_sizes_add_up_and_wrap() -> None:
+    windows = [Window(0, 0, 2, 2), Window(1, 3, 1, 2)]
+    views = [torch.ones(1, 2, 2), torch.tensor([[[3.0, 5.0]]])]
+    assert add_up(views, windows, (2, 4)).tolist() == [[[[1.0, 1.0, 0.0, 0.0], [6.0, 1.0, 0.0, 3.0]]]]
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "found"),
+    [(None, None, (64, 16)), (32, None, (32, 8)), (None, 24, (64, 24)), (3, None, (3, 1))],
+)
+def test_sides_that_are_not_given_follow_the_network(
+    window: int | None, stride: int | None, found: tuple[int, int]
+) -> None:
+    assert sides(64, window, stride, 4) == found
 
 
 @pytest.mark.parametrize(

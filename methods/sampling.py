@@ -1,4 +1,4 @@
-"""What samplers share that weigh their windows, or sample by a schedule that is not the backbone's own."""
+"""What samplers share beyond windows: schedules and what they allow, noise put back, the size that a view is told."""
 
 from __future__ import annotations
 
@@ -6,23 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import UsageError
-from methods.backbones import LatentBackbone, Scheduler, Tensor
+from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
 from methods.backbones.schedules import make_scheduler
-from methods.windows import Window
 
 # Schedulers whose step is a function of sample, prediction and timestep alone, the same for every cell.
 MEMORYLESS = ("DDIMScheduler", "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler")
-
-
-def add_up(views: Sequence[Tensor], windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
-    """Sum of windows over every cell: views[i] is (c, height, width) of windows[i] -> (1, c, *size); 0 where none is.
-
-    Windows may differ in size; they do not wrap.
-    """
-    total = views[0].new_zeros((1, views[0].shape[0], *size))
-    for view, v in zip(views, windows, strict=True):
-        total[0, :, v.y : v.y + v.height, v.x : v.x + v.width] += view
-    return total
+NOISABLE = ("DDIMScheduler", "EulerDiscreteScheduler")
 
 
 def memoryless(scheduler: Scheduler, method: str) -> None:
@@ -33,6 +22,25 @@ def memoryless(scheduler: Scheduler, method: str) -> None:
             f"{method} moves its windows between steps, and {name} remembers earlier steps of each window: use a "
             f"backbone that samples by DDIM or Euler (Stable Diffusion and SDXL: sampler=ddim)"
         )
+
+
+def noisable(scheduler: Scheduler, method: str) -> None:
+    """Refuse a scheduler that :func:`noised` does not know."""
+    name = type(scheduler).__name__
+    if name not in NOISABLE:
+        raise UsageError(
+            f"{method} noises pictures again and steps several times from one timestep: it needs Euler or DDIM on a "
+            f"schedule of betas, this backbone's scheduler is {name}: use Stable Diffusion or SDXL"
+        )
+
+
+def noised(scheduler: Any, x: Tensor, noise: Tensor, i: int) -> Tensor:
+    """Clean latents at the noise level of step i, as ``scheduler.add_noise``, which the meta device cannot do."""
+    if hasattr(scheduler, "sigmas"):
+        return x + noise * float(scheduler.sigmas[i])
+    kept = float(scheduler.alphas_cumprod[int(scheduler.timesteps[i])])
+    mixed: Tensor = x * kept**0.5 + noise * (1 - kept) ** 0.5
+    return mixed
 
 
 def reschedule(backbone: LatentBackbone, method: str, cls: str, steps: int, **changes: Any) -> Any:
@@ -54,3 +62,17 @@ def reschedule(backbone: LatentBackbone, method: str, cls: str, steps: int, **ch
             f"trained otherwise (flow matching): use a Stable Diffusion or SDXL backbone"
         )
     return make_scheduler({**config, **changes, "_class_name": cls}, steps, double=backbone.precision == "fp64")
+
+
+def sized(
+    conditioning: Conditioning, corners: Sequence[tuple[int, int]], size: tuple[int, int], f: int
+) -> Conditioning:
+    """The conditioning with SDXL's size entries: (H, W, top, left, H, W) in px for every view; others have none."""
+    import torch
+
+    if "text_embeds" not in conditioning.added:
+        return conditioning
+    high, wide = size[0] * f, size[1] * f
+    rows = [[high, wide, y * f, x * f, high, wide] for y, x in corners]
+    ids = torch.tensor(rows, dtype=conditioning.embeds.dtype, device=conditioning.embeds.device)
+    return Conditioning(conditioning.embeds, {**conditioning.added, "time_ids": torch.cat([ids, ids])})
