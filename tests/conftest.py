@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from fakehub import Hub
+
+    from bench.weights import Model
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub: no test asks the network
 
@@ -16,3 +23,40 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from methods.backbones.tiny import write_tiny_sd
 
     return write_tiny_sd(tmp_path_factory.mktemp("tiny-sd"))
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches of the hub's and of torch's; the folder both are in."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path
+
+
+@pytest.fixture
+def manifest(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts other models into the manifest's place."""
+    from bench import weights, weights_suite
+
+    def put(*models: Model) -> None:
+        for module in (weights, weights_suite):
+            monkeypatch.setattr(module, "load_manifest", lambda: {m.name: m for m in models})
+
+    return put
+
+
+@pytest.fixture
+def hub(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that downloads go to, as HF_ENDPOINT makes them."""
+    import fakehub
+    from huggingface_hub import constants
+
+    with fakehub.serve() as running:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(caches / "no-token"))
+        yield running

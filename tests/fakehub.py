@@ -1,19 +1,26 @@
-"""A hub on 127.0.0.1 that serves folders as repositories: what huggingface_hub asks for a download, and no more."""
+"""A hub on 127.0.0.1 that serves folders as repositories: what huggingface_hub asks for a download, and no more.
+
+And what a test needs around it: a small model, and its files in the hub's cache or on a mirror.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from bench.weights import Model
+
 COMMIT = "c" * 40
 LARGE = 1000  # bytes from which a file counts as large: named by its sha256, as the hub does
+FILES = {"config.json": b'{"width": 3}', "model.safetensors": bytes(range(256)) * 20}
 
 
 def sha256(data: bytes) -> str:
@@ -27,6 +34,44 @@ def git_id(data: bytes) -> str:
 def blob_id(data: bytes) -> str:
     """What the hub calls a file by: git's id, or the sha256 of a large one."""
     return sha256(data) if len(data) >= LARGE else git_id(data)
+
+
+def model(name: str = "tiny", **fields: Any) -> Model:
+    plain = {
+        "name": name, "repository": f"someone/{name}", "files": ["config.json", "model.safetensors"], "size_gb": 0.001,
+        "size_from": "computed", "licence": "MIT", "role": "scorer", "needed_by": ["gsd-dino"],
+    }  # fmt: skip
+    return Model.model_validate({**plain, **fields})
+
+
+def written(folder: Path, files: Mapping[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def cached(caches: Path, found: Model, files: dict[str, bytes], commit: str = "a" * 40) -> Path:
+    """A repository in the hub's cache, as the hub writes it; returns the snapshot."""
+    folder = caches / "hub" / f"models--{found.repository.replace('/', '--')}"
+    written(folder, {"refs/main": commit})
+    for name, data in files.items():
+        blob = folder / "blobs" / blob_id(data)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(data)
+        link = folder / "snapshots" / commit / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return folder / "snapshots" / commit
+
+
+def mirrored(folder: Path, commit: str, files: dict[str, bytes] = FILES) -> Path:
+    """Plain files with the notes that ``hf download --local-dir`` writes."""
+    written(folder, files)
+    notes = {f"{name}.metadata": f"{commit}\n{blob_id(data)}\n1.0\n" for name, data in files.items()}
+    written(folder / ".cache" / "huggingface" / "download", notes)
+    return folder
 
 
 class Hub:
