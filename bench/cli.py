@@ -203,8 +203,9 @@ def adopt(
 @selection
 def run(chosen: console.Selection, retry: Retry = False, json: Json = False) -> None:
     """Generate, score, and print the leaderboard; writes the DuckDB file and a contact sheet of the pictures."""
-    from bench.board import boards, contact_sheet
+    from bench.board import boards
     from bench.board_terminal import board as table
+    from bench.contact import contact_sheet, sheet_name
     from bench.index import build
     from bench.plan import make_plan
     from bench.run import generate as make
@@ -219,7 +220,7 @@ def run(chosen: console.Selection, retry: Retry = False, json: Json = False) -> 
     if not json:
         console.show(table(store, suite, console.width()))
         console.say(f"leaderboard    {index}")
-    sheet = contact_sheet(store, suite, store.root / f"{suite.name}-contact.png")
+    sheet = contact_sheet(store, suite, store.root / sheet_name(suite))
     if not json:
         console.say(f"contact sheet  {sheet}")
     else:

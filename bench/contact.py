@@ -44,6 +44,11 @@ class Strip:
     shots: dict[str, Shot]
 
 
+def sheet_name(suite: Suite) -> str:
+    """The file a suite's contact sheet is kept in; a suite of tier full has another one on the miniature."""
+    return f"{suite.name}{'-miniature' if suite.shrunk else ''}-contact.png"
+
+
 def contact_sheet(store: Store, suite: Suite, path: Path) -> Path:
     """Draw at most eight prompts of a suite, spread over its parts, at the first seed of each.
 

@@ -21,11 +21,15 @@ from bench.errors import StoreError
 from bench.ids import file_digest
 
 Key = tuple[str, str]  # image id, view key (bench.views.key)
-PART = 64  # pictures per part
+PART = 64  # keys per part
+PART_BYTES = 2**26  # of features per part, where that is fewer keys
+HELD_BYTES = 2**28  # of features that are on disk and kept in memory as well
 
 
 class Features:
     """The feature table of one extractor, read lazily part by part.
+
+    Of what is on disk at most ``HELD_BYTES`` stay in memory, the last used; the rest is read again when asked for.
 
     Args:
         root: the store's ``features`` folder.
@@ -37,26 +41,30 @@ class Features:
     def __init__(self, root: Path, name: str, digest: str) -> None:
         self.folder = root / f"{name}-{digest}"
         self._where: dict[Key, Path] = {}
-        self._rows: dict[Key, np.ndarray] = {}
-        self._fresh: dict[Key, np.ndarray] = {}
+        self._held: dict[Key, np.ndarray] = {}  # the last used is last
+        self._fresh: dict[Key, np.ndarray] = {}  # not on disk yet
         for part in sorted(self.folder.glob("*.parquet")):
             self._index(part)
 
     def get(self, key: Key, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """(n, d) float32 of a key: from memory, from its part, or computed now."""
-        if key in self._where and key not in self._rows:
-            self._load(self._where[key])
-        if key not in self._rows:
-            made = np.ascontiguousarray(compute(), dtype=np.float32)
-            if made.ndim != 2:
-                raise ValueError(f"features must be (n, d), got shape {made.shape}")
-            self._rows[key] = self._fresh[key] = made
-            if len(self._fresh) >= PART:
-                self.flush()
-        return self._rows[key]
+        if key in self._fresh:
+            return self._fresh[key]
+        if key in self._held:
+            self._held[key] = self._held.pop(key)
+            return self._held[key]
+        if key in self._where and key in (rows := self._load(self._where[key])):
+            return rows[key]
+        made = np.ascontiguousarray(compute(), dtype=np.float32)
+        if made.ndim != 2:
+            raise ValueError(f"features must be (n, d), got shape {made.shape}")
+        self._fresh[key] = made
+        if len(self._fresh) >= PART or _bytes(self._fresh) >= PART_BYTES:
+            self.flush()
+        return made
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._where or key in self._rows
+        return key in self._where or key in self._fresh
 
     def flush(self) -> None:
         """Write what is new as one part."""
@@ -66,6 +74,7 @@ class Features:
             self.folder.mkdir(parents=True, exist_ok=True)
         part = _write(self.folder, self._fresh)
         self._where.update(dict.fromkeys(self._fresh, part))
+        self._hold(self._fresh)
         self._fresh = {}
 
     def __enter__(self) -> Features:
@@ -85,8 +94,17 @@ class Features:
             return
         self._where.update(dict.fromkeys(rows, part))
 
-    def _load(self, part: Path) -> None:
-        """Read a whole part into memory. Afterwards a key is in memory, or forgotten if the part is damaged."""
+    def _hold(self, rows: dict[Key, np.ndarray]) -> None:
+        """Keep what has just been written or read in memory, and let go of what was used longest ago."""
+        self._held |= rows
+        spare = _bytes(self._held) - HELD_BYTES
+        for key in list(self._held):
+            if spare <= 0:
+                break
+            spare -= self._held.pop(key).nbytes
+
+    def _load(self, part: Path) -> dict[Key, np.ndarray]:
+        """Read a whole part; a damaged one is forgotten and gives nothing."""
         import duckdb
 
         try:
@@ -97,11 +115,13 @@ class Features:
                 columns = con.execute(query, [str(part)]).fetchnumpy()
         except (duckdb.Error, ValueError, OSError) as error:
             self._set_aside(part, str(error).partition("\n")[0])
-            return
+            return {}
         keys = list(zip(map(str, columns["image_id"]), map(str, columns["view"])))
         starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
-        for start, stop in zip(starts, [*starts[1:], len(keys)]):
-            self._rows[keys[start]] = np.stack(list(columns["vector"][start:stop])).astype(np.float32)
+        blocks = zip(starts, [*starts[1:], len(keys)])
+        rows = {keys[a]: np.stack(list(columns["vector"][a:b])).astype(np.float32) for a, b in blocks}
+        self._hold(rows)
+        return rows
 
     def _set_aside(self, part: Path, why: str) -> None:
         warnings.warn(
@@ -112,6 +132,10 @@ class Features:
         self._where = {key: where for key, where in self._where.items() if where != part}
         if part.exists():
             part.replace(part.with_name(part.name + ".bad"))
+
+
+def _bytes(rows: dict[Key, np.ndarray]) -> int:
+    return sum(block.nbytes for block in rows.values())
 
 
 def _write(folder: Path, rows: dict[Key, np.ndarray]) -> Path:
@@ -128,7 +152,7 @@ def _write(folder: Path, rows: dict[Key, np.ndarray]) -> Path:
         }
     )
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    size = sum(block.nbytes for block in rows.values())
+    size = _bytes(rows)
     try:
         with duckdb.connect() as con:
             con.register("part", table)

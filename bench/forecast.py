@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
+from bench.natives import drawn
 from bench.noise import Noise
 from bench.plan import network_id
 from bench.registry import find
@@ -91,7 +92,7 @@ def forecast(
     store: Store | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Forecast]:
-    """Forecast every method of a suite that uses the backbone, in the suite's order.
+    """Forecast every method of a suite that uses the backbone, in the suite's order, and its native squares.
 
     Args:
         suite: resolved; weights are not needed.
@@ -110,14 +111,14 @@ def forecast(
         raise UsageError(f"--efficiency is a share of the peak above 0 and at most 1, got {efficiency}")
     rows = []
     loaded: tuple[str, Any, str] = ("", None, "")
-    for use in suite.methods:
+    for of, use in ((s, u) for s in drawn(suite) for u in s.methods):
         if use.control:
             continue
         if loaded[0] != network_id(use):
             loaded = (network_id(use), *_skeleton(use))
         _, backbone, problem = loaded
-        for part in suite.parts:
-            pictures = len(part.prompts.prompts) * len(suite.seeds)
+        for part in of.parts:
+            pictures = len(part.prompts.prompts) * len(of.seeds)
             row = Forecast(part.name, use.label, use.backbone, _precision(use), pictures, problem=problem)
             rows.append(row if backbone is None else _count(row, backbone, use, part))
             advance()

@@ -53,7 +53,9 @@ def recipe_id(recipe: Recipe) -> str:
 def image_id(rgb: np.ndarray) -> str:
     """Digest of a decoded uint8 array (h, w, 3) and its shape; independent of the PNG encoder."""
     head = f"scrollbench:{ID_VERSION}:image:{'x'.join(map(str, rgb.shape))}:{rgb.dtype}:".encode()
-    return hashlib.sha256(head + rgb.tobytes()).hexdigest()[:LENGTH]
+    found = hashlib.sha256(head)
+    found.update(rgb.ravel().data)  # no copy of a large picture
+    return found.hexdigest()[:LENGTH]
 
 
 def file_digest(path: Path) -> str:

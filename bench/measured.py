@@ -22,7 +22,7 @@ from bench.errors import IncompleteError, StoreError, UsageError, near
 from bench.features import Features
 from bench.ids import digest
 from bench.index import query
-from bench.references import load_reference
+from bench.scoring import reference
 from bench.suite_file import default_label
 
 if TYPE_CHECKING:
@@ -295,8 +295,8 @@ class SetReader:
         for name in (named[i] for i in self.use.metric.inputs if i in named):
             if name not in self.suite.references:
                 raise StoreError(f"{self.measure.name}: there is no reference {name!r} in suite {self.suite.ref}")
-            reference = load_reference(name, self.suite.references[name], self.side.store.root)
-            sets.append(reference.features(_NoNetwork(self), self.use.view, self.cache).astype(np.float64))  # type: ignore[arg-type]
+            found = reference(name, self.suite, self.side.store)
+            sets.append(found.features(_NoNetwork(self), self.use.view, self.cache).astype(np.float64))  # type: ignore[arg-type]
         return tuple(sets)
 
     def absent(self) -> Array:

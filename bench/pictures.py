@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MAX_PIXELS = 2**29  # 32768x16384; larger files are taken for a mistake or an attack
+BAND = 2**20  # pixels that are converted at once
 _LOCK = Lock()  # Pillow's own limit is a global
 
 
@@ -34,31 +37,57 @@ def read_picture(path: Path | str) -> np.ndarray:
     Raises:
         UsageError: no picture, a damaged or refused one; with its path and what to do.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with _LOCK:
-            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                picture = Image.open(path)
-            finally:
-                Image.MAX_IMAGE_PIXELS = before
-        with picture:
+        with opened(path) as picture:
             if problem := _refused(picture):
                 raise UsageError(f"cannot take picture {path}: {problem}")
             ImageOps.exif_transpose(picture, in_place=True)
-            return np.asarray(_rgb(picture))
+            return pixels(_without_alpha(picture))
     except UsageError:
         raise
     except Exception as error:  # decoders fail on broken bytes in many ways
         raise UsageError(f"cannot read picture {path}: {error}; mend it or take it away") from error
 
 
+@contextmanager
+def opened(path: Path | str) -> Iterator[Picture]:
+    """A picture file, not decoded yet; while it is open ``MAX_PIXELS`` takes the place of Pillow's own limit.
+
+    Raises:
+        UsageError: a larger picture.
+    """
+    from PIL import Image
+
+    with _LOCK:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with Image.open(path) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise UsageError(
+                        f"cannot take picture {path}: {width}x{height} is more than {MAX_PIXELS} pixels; "
+                        "cut it into parts"
+                    )
+                yield picture
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def pixels(picture: Picture) -> np.ndarray:
+    """The pixels of an open picture in RGB, uint8 (h, w, 3); band by band, so that they exist twice and no more."""
+    width, height = picture.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    rows = max(1, BAND // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        rgb[top:bottom] = np.asarray(picture.crop((0, top, width, bottom)).convert("RGB"))
+    return rgb
+
+
 def _refused(picture: Picture) -> str:
     """Why a picture is not taken; empty if it is."""
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        return f"{width}x{height} is more than {MAX_PIXELS} pixels; cut it into parts"
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":
         return f"it holds {frames} pictures; save the one that is meant as a picture of its own"
@@ -67,12 +96,13 @@ def _refused(picture: Picture) -> str:
     return ""
 
 
-def _rgb(picture: Picture) -> Picture:
+def _without_alpha(picture: Picture) -> Picture:
+    """A picture of 8 bits without transparency."""
     from PIL import Image
 
     if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return picture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from bench.errors import PrerequisiteError, UsageError, near
 from bench.ids import digest, recipe_id, source_digest
+from bench.natives import drawn
 from bench.records import Ledger, Record
 from bench.registry import FAMILIES, find
 from bench.store import Store
@@ -23,6 +24,7 @@ ATTEMPTS = 3  # failures after which a recipe is left alone until something abou
 class Job:
     """One picture for one cell of a suite."""
 
+    suite: Suite
     recipe: Recipe
     prompt: Prompt
     part: Part
@@ -38,13 +40,13 @@ class Job:
         """``name@version`` of the prompts."""
         return f"{self.part.prompts.name}@{self.part.prompts.version}"
 
-    def cell(self, suite: Suite) -> Record:
+    def cell(self) -> Record:
         """Where the picture belongs: the fields of a ``member`` record, without its kind."""
         return {
-            "suite": suite.ref, "suite_digest": suite.digest, "tier": suite.tier, "part": self.part.name,
-            "label": self.use.label, "recipe_id": self.recipe_id, "prompt_set": self.prompt_set,
-            "prompt_id": self.prompt.id, "seed": self.recipe.seed, "preset": self.use.preset,
-            "control": self.use.control, "optimises": list(self.use.method.optimises),
+            "suite": self.suite.ref, "suite_digest": self.suite.digest, "tier": self.suite.tier,
+            "part": self.part.name, "label": self.use.label, "recipe_id": self.recipe_id,
+            "prompt_set": self.prompt_set, "prompt_id": self.prompt.id, "seed": self.recipe.seed,
+            "preset": self.use.preset, "control": self.use.control, "optimises": list(self.use.method.optimises),
         }  # fmt: skip
 
 
@@ -67,7 +69,8 @@ class Plan:
     """Work of one suite on one store, as things stand.
 
     Attributes:
-        cells: every cell of the suite (of this shard) that has a recipe, in the suite's order; cells may share one.
+        cells: every cell of the suite (of this shard) that has a recipe, in the suite's order, then those of its
+            native squares (bench.natives); cells may share one.
         wanted: a job for every recipe, grouped by backbone.
         jobs, done, quarantined: wanted, split into what is to do, what is there, and what failed too often.
         attempts: recipe id -> failures so far.
@@ -84,7 +87,9 @@ class Plan:
     blocked: tuple[Blocked, ...] = ()
 
 
-def make_plan(suite: Suite, store: Store, shard: tuple[int, int] | None = None, retry: bool = False) -> Plan:
+def make_plan(
+    suite: Suite, store: Store, shard: tuple[int, int] | None = None, retry: bool = False, natives: bool = True
+) -> Plan:
     """Compare what a suite wants with what a store has.
 
     Args:
@@ -92,12 +97,13 @@ def make_plan(suite: Suite, store: Store, shard: tuple[int, int] | None = None, 
         store: may be empty or not exist yet.
         shard: (i, n) with i from 1 to n: only the recipes whose id falls to this machine.
         retry: try quarantined recipes once more.
+        natives: also what its references of native squares need.
 
     Raises:
         UsageError: a method that cannot run on its backbone, wrong knobs, a shard out of range.
         StoreError: damaged records.
     """
-    cells, blocked = _cells(suite)
+    cells, blocked = _cells(drawn(suite) if natives else (suite,))
     if shard is not None:
         i, n = shard
         if not 1 <= i <= n:
@@ -131,11 +137,11 @@ def _has(job: Job, ledger: Ledger, store: Store) -> bool:
     return record is not None and store.has_image(record["image_id"])
 
 
-def _cells(suite: Suite) -> tuple[tuple[Job, ...], tuple[Blocked, ...]]:
+def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...]]:
     known: dict[str, _Backbone] = {}
     cells: list[Job] = []
     blocked: list[Blocked] = []
-    for use in suite.methods:
+    for suite, use in ((s, u) for s in suites for u in s.methods):
         backbone = known.setdefault(network_id(use), _Backbone(use))
         try:
             identity: dict[str, Any] = {
@@ -152,7 +158,7 @@ def _cells(suite: Suite) -> tuple[tuple[Job, ...], tuple[Blocked, ...]]:
                 for p in part.prompts.prompts:
                     truth = digest(dict(p.attributes)) if use.control else None
                     recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
-                    cells.append(Job(recipe, p, part, use))
+                    cells.append(Job(suite, recipe, p, part, use))
     return tuple(cells), tuple(blocked)
 
 

@@ -71,8 +71,8 @@ def adopt(
     if unknown := set(fields or {}) - set(FIELDS):
         raise UsageError(f"--field: no field {min(unknown)!r}; {near(min(unknown), FIELDS)}")
     top = root or roots()[-1]
-    if top == ROOT and not ROOT.is_dir():
-        raise UsageError("this installation has no prompts folder; give one with --root or SCROLLBENCH_PROMPTS")
+    if top == ROOT and not (ROOT.parent / "pyproject.toml").is_file():  # installed: ours to replace, not yours to fill
+        raise UsageError("this installation keeps no sets of yours; give a folder with --root or SCROLLBENCH_PROMPTS")
     folder = top / name / version
     for place in (top, *roots()):
         if (place / name / version).exists():

@@ -2,16 +2,17 @@
 
     world    ScrollWorld pictures of a prompt set's scenes: width, count, prompts, seed, loop
     folder   real pictures on disk: path
+    native   the suite's backbone's own squares (bench.natives), as far as they are made: width
 
 A set's id is the digest of what decides its pixels: for ``world`` the specification and the renderer's version, for
-``folder`` the ids of the decoded pictures. Its features are kept like those of any other picture; a card with its
+the others the ids of the decoded pictures. Its features are kept like those of any other picture; a card with its
 picture ids is written to ``references/<id>.json`` in the store.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,7 +70,7 @@ class Reference:
 
 
 def load_reference(name: str, spec: Mapping[str, Any], store: Path) -> Reference:
-    """Resolve a suite's reference set.
+    """Resolve a suite's reference set of kind ``world`` or ``folder``.
 
     Args:
         name: what the suite calls it.
@@ -130,9 +131,13 @@ def _folder(name: str, given: Mapping[str, Any], store: Path) -> Reference:
         rgb = read_picture(path)
         canvas = Canvas(rgb.shape[1], rgb.shape[0])
         items.append(Item(image_id(rgb), canvas, path.relative_to(root).as_posix(), partial(read_picture, path)))
-    identity = digest(["reference", "folder", sorted(i.image_id for i in items)])
-    reference = Reference(name, identity, {"kind": "folder", "path": str(root)}, tuple(items))
-    return _kept(reference, store / "references" / f"{identity}.json")
+    return of_pictures(name, {"kind": "folder", "path": str(root)}, items, store)
+
+
+def of_pictures(name: str, spec: Mapping[str, Any], items: Sequence[Item], store: Path) -> Reference:
+    """The set of given pictures, known by their ids."""
+    identity = digest(["reference", spec["kind"], sorted(i.image_id for i in items)])
+    return _kept(Reference(name, identity, spec, tuple(items)), store / "references" / f"{identity}.json")
 
 
 def _known(card: Path, count: int) -> list[str] | None:

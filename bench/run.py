@@ -19,7 +19,7 @@ from bench.plan import ATTEMPTS, Blocked, Job, Plan, network_id, recipe_record
 from bench.records import Record, member_key
 from bench.registry import find
 from bench.store import Store
-from bench.suite import MethodUse, Suite
+from bench.suite import MethodUse
 from bench.types import Canvas, Cost
 
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
@@ -141,7 +141,7 @@ def generate(
     attempts, made = dict(plan.attempts), 0
     failures: dict[str, Failure] = {}
     progress.start("generate", len(plan.jobs))
-    do, pending = Maker(suite, store, place), list(plan.jobs)
+    do, pending = Maker(store, place), list(plan.jobs)
     while pending:
         again = []
         for job, record in EXECUTORS[executor](pending, do):
@@ -172,7 +172,7 @@ def _record_members(plan: Plan, store: Store) -> None:
     """Write down which picture belongs where, unless the last word on a cell already says so."""
     known = store.ledger().members
     for job in plan.cells:
-        cell = job.cell(plan.suite)
+        cell = job.cell()
         last = known.get(member_key(cell))
         if last is None or any(last.get(k) != v for k, v in cell.items()):
             store.append({"kind": "member", **cell})
@@ -185,8 +185,8 @@ class Maker:
     It raises nothing but ``StoreError``: what goes wrong with one picture is a record, and other work goes on.
     """
 
-    def __init__(self, suite: Suite, store: Store, options: Mapping[str, Any]) -> None:
-        self.suite, self.store, self.options = suite, store, options
+    def __init__(self, store: Store, options: Mapping[str, Any]) -> None:
+        self.store, self.options = store, options
         self._backbone: Any = None
         self._loaded = ""  # which one that is
         self._problems: dict[str, PrerequisiteError] = {}
@@ -203,7 +203,7 @@ class Maker:
             return failure
         image_id = self.store.write_image(rgb)
         return {
-            "kind": "image", **base, **job.cell(self.suite), "image_id": image_id, "width": rgb.shape[1],
+            "kind": "image", **base, **job.cell(), "image_id": image_id, "width": rgb.shape[1],
             "height": rgb.shape[0], "flags": flags, "cost": asdict(cost),
         }  # fmt: skip
 

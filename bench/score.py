@@ -111,16 +111,20 @@ class _Scorer:
 
     def _pictures(self, scores: list[Wanted], cache: Features | None) -> None:
         for picture, wanted in scores:
-            try:
-                rgb = self.store.read_image(picture.image_id)
-            except StoreError as error:
-                for task, key in wanted:
-                    self._failed(task, key, picture, error)
-                continue
-            for task, key in wanted:
-                self._picture(task, key, picture, rgb, cache)
+            self._picture(picture, wanted, cache)
 
-    def _picture(self, task: Task, key: str, picture: Picture, rgb: np.ndarray, cache: Features | None) -> None:
+    def _picture(self, picture: Picture, wanted: list[tuple[Task, str]], cache: Features | None) -> None:
+        """All that is wanted of one picture, whose pixels are gone before the next one's are read."""
+        try:
+            rgb = self.store.read_image(picture.image_id)
+        except StoreError as error:
+            for task, key in wanted:
+                self._failed(task, key, picture, error)
+            return
+        for task, key in wanted:
+            self._score(task, key, picture, rgb, cache)
+
+    def _score(self, task: Task, key: str, picture: Picture, rgb: np.ndarray, cache: Features | None) -> None:
         try:
             sample = self._sample(task, picture, rgb, cache)
             found = task.metric.fn(sample, **task.use.params)
@@ -168,14 +172,18 @@ class _Scorer:
         """A picture's rows, features or logits; its pixels are read only if the rows are not kept."""
         network = self.network
         assert network is not None
-        logits = "logits" in task.metric.inputs
-        read, kind = (network.logits, "logits:") if logits else (network.embed, "")
+        view = scoring.view_key(task, picture)
 
-        def compute() -> np.ndarray:
+        def embed() -> np.ndarray:
             rgb = self.store.read_image(picture.image_id)
-            return read(views.crops(rgb, task.use.view, picture.canvas, picture.drawn_by(task.use.view)))
+            return network.embed(views.crops(rgb, task.use.view, picture.canvas, picture.drawn_by(task.use.view)))
 
-        return cache.get((picture.image_id, kind + scoring.view_key(task, picture)), compute)
+        def features() -> np.ndarray:
+            return cache.get((picture.image_id, view), embed)
+
+        if "logits" not in task.metric.inputs:
+            return features()
+        return cache.get((picture.image_id, f"logits:{view}"), lambda: network.logits(features()))
 
     def _sample(self, task: Task, picture: Picture, rgb: np.ndarray, cache: Features | None) -> Sample:
         place = (picture.prompt, picture.canvas, picture.cost, self.network, task.use.view)

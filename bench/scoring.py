@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bench import extractors, suite_uses, views
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
 from bench.ids import digest
-from bench.references import Reference, load_reference
+from bench.natives import natives
+from bench.references import Item, Reference, load_reference, of_pictures
 from bench.registry import Metric
 from bench.types import Canvas, Cost, Prompt
 
@@ -187,9 +189,11 @@ def missing_sets(
             if absent := [n for n in names if n in gone or n not in suite.references]:
                 result.notes.append(f"{task.use.label} {cell[0].label}: there is no reference {absent[0]!r}")
                 continue
-            for name in names:
-                if name not in references:
-                    references[name] = load_reference(name, suite.references[name], store.root)
+            try:
+                references |= {n: reference(n, suite, store, ledger) for n in names if n not in references}
+            except PrerequisiteError as error:
+                result.notes.append(f"{task.use.label} {cell[0].label}: {error}")
+                continue
             sets = tuple(references[n] for n in names)
             key = set_key(task, cell, suite.digest, "+".join(r.id for r in sets))
             if key in ledger.set_scores:
@@ -197,6 +201,26 @@ def missing_sets(
             else:
                 work.append(SetJob(task, tuple(cell), sets, key))
     return work
+
+
+def reference(name: str, suite: Suite, store: Store, ledger: Ledger | None = None) -> Reference:
+    """A reference set of a suite. ``ledger`` saves reading the records again.
+
+    Raises:
+        PrerequisiteError: a set of native squares of which none is made yet.
+        UsageError: what :func:`bench.references.load_reference` refuses.
+    """
+    if (squares := natives(suite).get(name)) is None:
+        return load_reference(name, suite.references[name], store.root)
+    items = {  # parts that ask for the same prompts share their squares
+        p.recipe_id: Item(p.image_id, p.canvas, f"{p.prompt.id}/{p.seed}", partial(store.read_image, p.image_id))
+        for p in find_pictures(squares, store, ledger or store.ledger(), ScoreResult())
+    }
+    if not items:
+        raise PrerequisiteError(
+            f"no picture of reference {name!r} is made yet. Make them:\n  scrollbench generate --suite {suite.name}"
+        )
+    return of_pictures(name, suite.references[name], tuple(items.values()), store.root)
 
 
 def _cell(picture: Picture) -> tuple[str, str]:

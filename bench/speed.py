@@ -77,7 +77,7 @@ def measure(
         raise UsageError(f"--speed needs two samplers and at least 3 prompts, got {labels} and {len(asked)}")
     with tempfile.TemporaryDirectory(prefix="scrollbench-speed-") as folder:
         store = Store(folder)
-        plan = make_plan(both, store)
+        plan = make_plan(both, store, natives=False)
         turn = {label: i for i, label in enumerate(labels)}
         order = sorted(plan.jobs, key=lambda j: (i := asked.index(j.prompt.id), (turn[j.use.label] + i) % 2))
         result = generate(replace(plan, jobs=tuple(order)), store, progress, device=device)

@@ -102,11 +102,16 @@ class Store:
 
         Raises:
             StoreError: it cannot be written (disk full: how much and where); nothing half-written stays.
+            ValueError: no such picture, or one of more than ``bench.pictures.MAX_PIXELS``, which no one could read.
         """
         from PIL import Image
 
+        from bench.pictures import MAX_PIXELS
+
         if rgb.dtype.name != "uint8" or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise ValueError(f"a picture is uint8 (h, w, 3), got {rgb.dtype} {rgb.shape}")
+        if rgb.shape[0] * rgb.shape[1] > MAX_PIXELS:
+            raise ValueError(f"a picture has at most {MAX_PIXELS} pixels, got {rgb.shape[1]}x{rgb.shape[0]}")
         name = identify(rgb)
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, format="png")
@@ -181,12 +186,11 @@ class Store:
 
 def _damage(path: Path) -> np.ndarray | str:
     """The pixels of a picture file, or what is wrong with it."""
-    import numpy as np
-    from PIL import Image
+    from bench.pictures import opened, pixels
 
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            rgb = np.asarray(picture)
+        with opened(path) as picture:
+            rgb = pixels(picture)
     except Exception as error:  # decoders fail on broken bytes in many ways
         return f"it does not decode ({error})"
     return rgb if identify(rgb) == path.stem else f"its pixels do not match its name (they are {identify(rgb)})"

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+from bench import features as module
 from bench.features import PART, Features
 
 KEY = ("image", "tiles@1")
@@ -55,6 +56,55 @@ def test_parts_are_written_as_the_work_goes_on(tmp_path):
     for i in range(PART):
         features.get((f"image-{i}", "tiles@1"), block)
     assert only_part(tmp_path)
+
+
+def test_large_features_are_written_before_many_pictures_have_come_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PART_BYTES", 3 * block().nbytes)
+    features = Features(tmp_path, "net", "d")
+    for i, parts in enumerate((0, 0, 1, 1)):
+        features.get((f"image-{i}", "tiles@1"), block)
+        assert len(list(tmp_path.glob("*/*.parquet"))) == parts
+
+
+def test_memory_is_bounded_and_what_was_let_go_comes_back_the_same(tmp_path, monkeypatch):
+    limit, n = 5 * block().nbytes, 40
+    monkeypatch.setattr(module, "HELD_BYTES", limit)
+    monkeypatch.setattr(module, "PART_BYTES", 3 * block().nbytes)
+    held = []
+
+    def get(features, i, compute):
+        found = features.get((f"image-{i}", "tiles@1"), compute)
+        held.append(sum(b.nbytes for table in (features._held, features._fresh) for b in table.values()))
+        assert np.array_equal(found, block(i))
+
+    with Features(tmp_path, "net", "d") as features:
+        for i in range(n):
+            get(features, i, lambda i=i: block(i))
+        for i in np.random.default_rng(0).permutation(n):
+            get(features, i, never)
+    again = Features(tmp_path, "net", "d")
+    for i in (*range(n), *reversed(range(n))):
+        get(again, i, never)
+    assert limit // 2 < max(held) <= limit + 3 * block().nbytes
+    monkeypatch.setattr(module, "HELD_BYTES", 100 * limit)
+    for i in range(n):  # the control: with room for all of them, all stay
+        get(again, i, never)
+    assert max(held) == n * block().nbytes
+
+
+def test_the_last_used_stay_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "HELD_BYTES", 3 * block().nbytes)
+    monkeypatch.setattr(module, "PART_BYTES", block().nbytes)
+    reads, real = [], Features._load
+    monkeypatch.setattr(Features, "_load", lambda self, part: reads.append(part) or real(self, part))
+    features = Features(tmp_path, "net", "d")
+    for name in ("a", "b", "c", "a", "d"):  # b is the one used longest ago
+        features.get((name, "tiles@1"), block)
+    for name in ("a", "c", "d"):
+        features.get((name, "tiles@1"), never)
+    assert not reads
+    features.get(("b", "tiles@1"), never)
+    assert len(reads) == 1
 
 
 def test_two_writers_do_not_disturb_each_other(tmp_path):

@@ -15,9 +15,10 @@ from PIL import Image
 
 from bench import extractors, pictures, views
 from bench.errors import UsageError
+from bench.ids import image_id
 from bench.metrics import GSD, IS, KID, CLIPScore, IntraLPIPS, StyleL
 from bench.metrics.alignment import clip_score
-from bench.metrics.coherence import adjacent, intra_lpips, seam_tv, ssim
+from bench.metrics.coherence import adjacent, column_steps, intra_lpips, seam_tv, ssim
 from bench.metrics.distribution import fid, inception_score, kid
 from bench.metrics.gsd import gsd_dino, gsd_lpips
 from bench.metrics.panollama import panollama, panorama_tv
@@ -25,6 +26,7 @@ from bench.metrics.style import intra_style
 from bench.networks_lpips import PIXELS, Lpips
 from bench.pictures import read_picture
 from bench.sample import Sample
+from bench.store import Store
 from bench.types import Canvas, Prompt
 
 METRICS = [gsd_dino, gsd_lpips, intra_lpips, adjacent, panollama, intra_style, clip_score]
@@ -259,6 +261,26 @@ def test_the_memory_that_scoring_takes_follows_crops_and_stripes_not_the_picture
 
     assert peak_mib(score) < BIG
     assert peak_mib(lambda: rgb / 255) > BIG
+
+
+def test_the_store_holds_a_picture_once_and_knows_it_by_its_bytes_in_place(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (512, 8192, 3), dtype=np.uint8)  # 12 MiB
+    store = Store(tmp_path)
+    name = store.write_image(rgb)
+    assert peak_mib(lambda: store.read_image(name)) < 1.75 * 12  # beside what Pillow decodes into, which is not counted
+    assert peak_mib(lambda: image_id(rgb)) < 1
+    with Image.open(store.image_path(name)) as picture:
+        assert peak_mib(lambda: np.asarray(picture)) > 1.75 * 12
+    assert image_id(np.asfortranarray(rgb)) == name
+
+
+def test_steps_between_columns_are_summed_in_bounded_bands_of_pictures_of_any_shape():
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 2**17, 3), dtype=np.uint8)  # 24 MiB, 48 in the type of steps
+    assert peak_mib(lambda: column_steps(rgb)) < 48
+    assert peak_mib(lambda: np.diff(rgb.astype(np.int16), axis=1)) > 48
+    few = rgb[:, :300]
+    stepped = np.abs(np.diff(few.astype(float), axis=1)).mean((0, 2)) / 255
+    np.testing.assert_allclose(column_steps(few)[:-1], stepped, rtol=1e-12)
 
 
 def peak_mib(call):

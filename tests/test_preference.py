@@ -233,7 +233,7 @@ def test_the_classes_average_what_the_harness_records(nets):
         ]
         assert float(score.compute()) == pytest.approx(np.mean(expected), abs=1e-6)
         assert score.higher_is_better
-        with pytest.raises(UsageError, match="one prompt a picture"):
+        with pytest.raises(UsageError, match="one text a picture"):
             score.update(pictures, "a calm sea")
         with pytest.raises(UsageError, match=f"role {role}"):
             cls(nets["pick" if role != "pick" else "hps"])

@@ -1,14 +1,15 @@
 """Scoring end to end on pictures of a control, with tiny random networks: nothing twice, nothing dropped."""
 
 import json
+import weakref
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 import tiny
 
+from bench import networks, references
 from bench import prompts as prompt_sets
-from bench import references
 from bench.errors import PrerequisiteError, UsageError
 from bench.plan import make_plan
 from bench.run import generate
@@ -197,6 +198,28 @@ def test_metrics_of_one_network_share_its_features(world, nets, monkeypatch):
     refs = [f"{m}=lpips@{nets['lpips']}" for m in ("gsd-lpips", "intra-lpips", "adjacent")]
     assert score(world.made(metrics(*refs)), world.store).scored == 18
     assert len(calls) == 6
+
+
+def test_one_picture_at_a_time_is_in_memory_and_its_crops_go_through_the_networks_in_batches(world, nets, monkeypatch):
+    suite = world.made(metrics("plugins.py@brightness", f"gsd-dino=dino@{nets['dino']}") + KID.format(**nets))
+    read, held, batches = [], [], []
+    real_read, real_tensor = Store.read_image, networks.Network._tensor
+
+    def reading(self, image_id):
+        held.append(sum(r() is not None for r in read))
+        rgb = real_read(self, image_id)
+        read.append(weakref.ref(rgb))
+        return rgb
+
+    monkeypatch.setattr(Store, "read_image", reading)
+    monkeypatch.setattr(networks, "BATCH", 3)
+    monkeypatch.setattr(networks.Network, "_tensor", lambda *a: batches.append(len(a[1])) or real_tensor(*a))
+    assert score(suite, world.store).failed == 0
+    assert len(held) == 3 * 6
+    assert set(held) == {0}
+    assert set(batches) == {3, 1, 2}  # of 4 tiles a picture, and of 2 a picture of the reference set
+    together = [world.store.read_image(r["image_id"]) for r in world.records("image")]  # the control: all are kept
+    assert held[-len(together) :] == list(range(len(together)))
 
 
 def test_a_failing_metric_is_recorded_and_the_rest_goes_on(world):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from bench import commit
+from bench import commit, pictures
 from bench.errors import StoreError
 from bench.ids import image_id
 from bench.store import Store
@@ -76,6 +77,29 @@ def test_writing_a_picture_again_heals_a_damaged_file(store: Store) -> None:
     store.image_path(name).write_bytes(b"")
     store.write_image(picture())
     assert (store.read_image(name) == picture()).all()
+
+
+def test_what_the_store_wrote_it_reads_however_large_pillow_finds_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = store.write_image(picture())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(Image.DecompressionBombError), Image.open(store.image_path(name)):
+        pass
+    assert (store.read_image(name) == picture()).all()
+    assert store.verify().ok
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_pictures_are_written_and_read_up_to_one_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = store.write_image(picture())
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 8 * 16)
+    assert store.read_image(name).shape == (8, 16, 3)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 8 * 16 - 1)
+    with pytest.raises(ValueError, match="at most 127 pixels, got 16x8"):
+        store.write_image(picture(1))
+    with pytest.raises(StoreError, match="16x8 is more than 127 pixels"):
+        store.read_image(name)
 
 
 def test_verify_finds_nothing_in_a_sound_store(store: Store) -> None:

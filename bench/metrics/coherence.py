@@ -14,7 +14,8 @@ from bench.sample import Sample
 from bench.types import Value
 
 SSIM_MIN = 11  # px, the side of SSIM's Gaussian window
-STRIPE = 256  # rows of pixels that are worked on at once
+STRIPE = 256  # rows of a crop that are worked on at once
+PIXELS = 2**20  # of a whole picture, likewise
 
 
 def mean_of_pairs(matrix: np.ndarray, chosen: np.ndarray | None = None) -> float | None:
@@ -52,8 +53,9 @@ def column_steps(rgb: np.ndarray) -> np.ndarray:
     The last one goes from the last column round to the first. Sums are of integers, so they are exact.
     """
     total = np.zeros(rgb.shape[1], dtype=np.int64)
-    for top in range(0, len(rgb), STRIPE):
-        x = rgb[top : top + STRIPE].astype(np.int16)
+    rows = max(1, PIXELS // rgb.shape[1])
+    for top in range(0, len(rgb), rows):
+        x = rgb[top : top + rows].astype(np.int16)
         total[:-1] += np.abs(np.diff(x, axis=1)).sum(axis=(0, 2), dtype=np.int64)
         total[-1] += np.abs(x[:, 0] - x[:, -1]).sum(dtype=np.int64)
     mean: np.ndarray = total / (rgb.shape[0] * 3 * 255)

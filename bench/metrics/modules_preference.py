@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from bench.errors import UsageError
 from bench.metrics import aesthetic, preference
-from bench.metrics.modules import Images, _PerImage, to_rgb
+from bench.metrics.modules import _PerImage
 
 
-class _Prompted(_PerImage):
-    higher_is_better = True
-
-    def update(self, images: Images, prompts: Sequence[str]) -> None:  # type: ignore[override]
-        """Add pictures, as :meth:`bench.metrics.GSD.update` takes them, with one prompt each."""
-        pictures = to_rgb(images)
-        if isinstance(prompts, str) or len(prompts) != len(pictures):
-            raise UsageError(f"expected one prompt a picture, got {len(pictures)} pictures and {len(prompts)} prompts")
-        self._add(pictures, prompts)
-
-
-class HPS(_Prompted):
+class HPS(_PerImage):
     """Mean HPS v2 of the pictures (:func:`bench.metrics.preference.hps`); the extractor says which version."""
 
+    higher_is_better = True
     spec, value = preference.hps, "hps"
 
 
-class ImageReward(_Prompted):
+class ImageReward(_PerImage):
     """Mean ImageReward of the pictures (:func:`bench.metrics.preference.image_reward`)."""
 
+    higher_is_better = True
     spec, value = preference.image_reward, "image-reward"
 
 
-class PickScore(_Prompted):
+class PickScore(_PerImage):
     """Mean raw PickScore of the pictures (:func:`bench.metrics.preference.pick_score`)."""
 
+    higher_is_better = True
     spec, value = preference.pick_score, "pick-score"
 
 

@@ -45,15 +45,19 @@ def token_map(rgb: np.ndarray, network: Extractor, loop: bool = False) -> np.nda
     tall = rgb.shape[0] > rgb.shape[1]
     wide = rgb.transpose(1, 0, 2) if tall else rgb
     side, length = wide.shape[:2]
-    if loop:
-        wide = np.concatenate([wide, wide[:, :side]], axis=1)
+
+    def square(x: int) -> np.ndarray:
+        if x + side > length:  # round the edge of a loop
+            return np.concatenate([wide[:, x:], wide[:, : x + side - length]], axis=1)
+        return wide[:, x : x + side]
+
     step = max(1, side // 4)
     starts = list(range(0, length if loop else length - side + 1, step))
     if not loop and starts[-1] != length - side:
         starts.append(length - side)
     total, weight = np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
     for a in range(0, len(starts), BATCH):
-        squares = [wide[:, x : x + side] for x in starts[a : a + BATCH]]
+        squares = [square(x) for x in starts[a : a + BATCH]]
         tokens = network.patches([s.transpose(1, 0, 2) if tall else s for s in squares])
         tokens = tokens.transpose(0, 2, 1, 3) if tall else tokens
         g = tokens.shape[1]
@@ -61,9 +65,9 @@ def token_map(rgb: np.ndarray, network: Extractor, loop: bool = False) -> np.nda
             columns = max(g, round(length * g / side))
             total, weight = np.zeros((g, columns, tokens.shape[-1])), np.zeros((1, columns, 1))
             fall = (1 - 0.9 * abs((np.arange(g) + 0.5) / g * 2 - 1))[None, :, None]
-        for x, square in zip(starts[a : a + BATCH], tokens):
+        for x, seen in zip(starts[a : a + BATCH], tokens):
             at = (min(round(x * g / side), columns - (0 if loop else g)) + np.arange(g)) % columns
-            total[:, at] += square * fall
+            total[:, at] += seen * fall
             weight[:, at] += fall
     mean: np.ndarray = total / weight
     return mean.transpose(1, 0, 2) if tall else mean
