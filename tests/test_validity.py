@@ -10,7 +10,7 @@ import pytest
 
 from bench.errors import UsageError
 from bench.world.validate import DEFECTS, Response, respond, respond_set, total, validate
-from bench.world.validity_page import draw_page, read_responses, write_responses
+from bench.world.validity_page import draw_page, read_responses, verdict_table, write_responses
 
 RNG = np.random.default_rng(5)
 NOISE = RNG.normal(0, 1, (3, 60))
@@ -117,3 +117,15 @@ def test_unknown_names_and_too_few_panoramas_are_errors_that_say_what_is_known()
     with pytest.raises(UsageError, match="at least 2 panoramas"):
         validate(1)
     assert total() == sum(len(d.strengths) for d in DEFECTS.values())
+
+
+def test_the_page_that_ships_belongs_to_its_data_and_has_every_defect_on_200_panoramas() -> None:
+    folder = Path(__file__).parent.parent / "results" / "validity"
+    rows = read_responses(folder / "validity.csv")
+    assert (folder / "validity.md").read_text(encoding="utf-8") == verdict_table(rows)
+    assert verdict_table(rows[:-1]) != verdict_table(rows)
+    assert {r.defect for r in rows} == set(DEFECTS)
+    assert max(r.n for r in rows) == 200
+    held = next(r for r in rows if (r.metric, r.defect) == ("repeat-count", "copies of the unique thing"))
+    assert held.spearman_low is not None
+    assert held.spearman_low > 0.8
