@@ -84,6 +84,13 @@ class Case:
         assert "final_latent" in names
         return max(float((found[n] - self.arrays[n]).abs().max()) for n in names)
 
+    def check(self, found: dict[str, torch.Tensor]) -> None:
+        """A replay is the released code's: as many views, and all canvases within both bounds."""
+        assert len(self.grid()) == self.entry["number_of_views"]
+        off = self.off(found)
+        assert off < BOUND
+        assert off < self.entry["suggested_tolerance"]
+
     def final_off(self, found: dict[str, torch.Tensor]) -> float:
         """Largest absolute difference of the final latents: what the manifest states for deliberate mistakes."""
         return float((found["final_latent"] - self.arrays["final_latent"]).abs().max())
