@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -214,11 +214,12 @@ def validate(
             features: dict[str, list[np.ndarray]] = {e: [] for e in embedding}
             for i, prompt in enumerate(prompts):
                 rgb = defect.make(_scene(prompt), 2**31 + 10000 * seed + i, strength)
-                for key, value in _scores(rgb, prompt, canvas, uses, networks).items():
+                caches: dict[str, Any] = {e: _Shared() for e in networks}
+                seen = Sample(rgb, prompt, canvas, image_id="picture")
+                for key, value in _scores(seen, uses, networks, caches).items():
                     values[key][strength].append(np.nan if value is None else value)
-                crops = views.crops(rgb, "tiles", canvas)
                 for e in embedding:
-                    features[e].append(networks[e].embed(crops))
+                    features[e].append(replace(seen, view="tiles", extractor=networks[e], cache=caches[e]).features())
             for key, found in _set_scores(sets, features, references, networks).items():
                 of_sets[key][strength] = found
             advance()
@@ -237,16 +238,16 @@ def _scene(prompt: Prompt) -> Scene:
 
 
 def _scores(
-    rgb: np.ndarray, prompt: Prompt, canvas: Canvas, uses: list[Use], networks: Mapping[str, Any]
+    seen: Sample, uses: list[Use], networks: Mapping[str, Any], caches: Mapping[str, Any]
 ) -> dict[Key, float | None]:
     out: dict[Key, float | None] = {}
-    caches: dict[Any, Any] = {e: _Shared() for e in networks}
     for metric, view, extractor in uses:
         found = find("metrics", metric)
-        if view == "ring" and not canvas.loop:
+        if view == "ring" and not seen.canvas.loop:
             continue
-        network = networks[extractor] if extractor else None
-        sample = Sample(rgb, prompt, canvas, None, network, view or found.view, "picture", caches.get(extractor))
+        sample = replace(seen, view=view or found.view)
+        if extractor:
+            sample = replace(sample, extractor=networks[extractor], cache=caches[extractor])
         for v in found.fn(sample, **found.resolve({})):
             name = v.name if v.index is None else f"{v.name}-{v.index}"
             if v.index is None or v.name.endswith("-lag"):
