@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,6 +49,21 @@ def read_picture(path: Path | str) -> np.ndarray:
         raise
     except Exception as error:  # decoders fail on broken bytes in many ways
         raise UsageError(f"cannot read picture {path}: {error}; mend it or take it away") from error
+
+
+def levels(values: Any) -> np.ndarray:
+    """round(255 x) as uint8 of values in [0, 1], clipped to it; ties go to the even level.
+
+    Args:
+        values: finite, an array, or a tensor on any device, of any float type. They become float64 before anything
+            is done: there 255 x is exact up to float32, so it is rounded once. In a narrower type the product is
+            rounded first, in half precision to steps that are as coarse as the levels.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double().numpy()
+    wide = np.asarray(values, dtype=np.float64)
+    scaled: np.ndarray = np.rint(wide.clip(0, 1) * 255).astype(np.uint8)
+    return scaled
 
 
 @contextmanager

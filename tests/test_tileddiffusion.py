@@ -164,6 +164,13 @@ def test_tiles_at_open_ends_see_one_neighbour() -> None:
     assert Tile(8, 8, 2, 3).core(Tile(8, 8, 2, 3).seen(x)).flatten().tolist() == list(range(8, 16))
 
 
+def test_tiles_are_said_in_cells_where_nobody_says_what_a_cell_is() -> None:
+    with pytest.raises(UsageError, match="square tiles of 8 cells in one row; got 20x8 cells, ask for 16x8 or 24x8"):
+        tiles(8, 20, 8, 4)
+    with pytest.raises(UsageError, match="square tiles of 64 px in one row; got 160x64 px, ask for 128x64 or 192x64"):
+        tiles(8, 20, 8, 4, factor=8)
+
+
 def test_the_same_picture_comes_twice_and_knobs_seeds_and_loops_matter(tiny_sd: Path) -> None:
     backbone = from_pretrained(model=str(tiny_sd))
 
