@@ -28,7 +28,8 @@ def style_distances(stages: Sequence[nn.Module], crops: Sequence[np.ndarray], dt
     Args:
         stages: networks applied one after the other; what each returns is a layer to compare.
         crops: uint8 (h, w, 3) of one size.
-        dtype: of the network; pixels are scaled to [0, 1] in float32, Gram matrices and sums are float64 whatever it is.
+        dtype: of the network. Whatever it is, pixels are scaled to [0, 1] in float32, Gram matrices and sums are
+            float64.
 
     Returns:
         (n, n) float64, symmetric, zero diagonal.

@@ -79,9 +79,9 @@ def phase_sizes(height: int, width: int, window: int, factor: int | None = None)
         )
     if phases > 1 and 2 * shortest < longest:
         raise UsageError(
-            f"demofusion makes pictures of at most 2:1; got {width * f}x{height * f} {px}: beyond, canvases of its phases "
-            f"are lower than a window, and the original fails. Ask for sides of at least {longest * f // 2} {px}, or use "
-            f"multidiffusion"
+            f"demofusion makes pictures of at most 2:1; got {width * f}x{height * f} {px}: beyond, canvases of "
+            f"its phases are lower than a window, and the original fails. Ask for sides of at least "
+            f"{longest * f // 2} {px}, or use multidiffusion"
         )
     return [(p * height // phases, p * width // phases) for p in range(1, phases + 1)]
 

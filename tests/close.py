@@ -8,9 +8,9 @@ round independently differ by sqrt(2) times as much. Five deviations of that are
 
     5 sqrt(2 / 3) sqrt(n) u size = 4 sqrt(n) u size,
 
-with ``size`` the magnitude of what is summed, not of the sum: a difference of large numbers is as uncertain as they are.
-Layers one after the other are one long walk as long as none of them enlarges what came before; a factor behind them
-(guidance, a logit scale) belongs to ``size``.
+with ``size`` the magnitude of what is summed, not of the sum: a difference of large numbers is as uncertain as they
+are. Layers one after the other are one long walk as long as none of them enlarges what came before; a factor behind
+them (guidance, a logit scale) belongs to ``size``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ def products(*networks: Any) -> int:
 def rounding(size: float, terms: int, dtype: str = "float32") -> float:
     """The tolerance above, in the unit of ``size``, for sums of ``terms`` products in all."""
     return 4 * terms**0.5 * UNIT[dtype] * size
+
+
+def sampled(backbone: Any, steps: int, guidance: float = 1.0) -> float:
+    """The tolerance of latents and pictures, both of a size of about 1, that two routes make in so many steps.
+
+    Every step goes through the network once, the decoder comes on top, and u + g (c - u) enlarges what is rounded in
+    u and c by |1 - g| + g.
+    """
+    return rounding(abs(1 - guidance) + guidance, steps * products(backbone.network) + products(backbone.vae))
 
 
 def near(expected: Any, terms: int, size: float | None = None, dtype: str = "float32") -> Any:

@@ -33,9 +33,10 @@ def test_products_are_counted_along_the_layers() -> None:
 
 
 def test_small_numbers_are_compared_relatively() -> None:
-    assert 2e-12 == pytest.approx(2.9e-12, rel=1e-9)  # what the helper is there for
-    assert 2e-12 != relative(2.9e-12, 1e-9)
-    assert 2.0 == relative(2.0 + 1e-10, 1e-9)
+    small, large = 2e-12, 2.0
+    assert small == pytest.approx(2.9e-12, rel=1e-9)  # what the helper is there for
+    assert small != relative(2.9e-12, 1e-9)
+    assert large == relative(large + 1e-10, 1e-9)
 
 
 def test_units_are_those_of_the_types() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from close import sampled
 
 from bench.errors import UsageError
 from bench.noise import Noise
@@ -181,7 +182,7 @@ def test_the_same_picture_comes_twice_and_knobs_seeds_and_loops_matter(tiny_sd: 
     assert torch.equal(first, make())
     assert all(not torch.equal(first, x) for x in (make(1), make(loop=True), make(eta=0.0), make(context=1)))
     backbone.batch = 1
-    assert float((make() - first).abs().max()) < 1e-4
+    assert float((make() - first).abs().max()) < sampled(backbone, 3, 7.5)
 
 
 def test_evaluations_are_steps_times_tiles_times_two(tiny_sd: Path) -> None:
