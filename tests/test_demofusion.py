@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from close import rounding
 from golden_cases import Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,10 +98,12 @@ def test_every_stored_canvas_equals_that_of_the_released_code(name: str) -> None
     found = replay(case)
     names = [n for n in case.arrays if n.startswith("phase") and n.endswith(("final", "after_step_1"))]
     assert len(names) == 4
+    size = max(float(x.abs().max()) for x in found.values())
+    close = rounding(size, case.settings["phases"] * case.settings["steps"])
     for key in [*names, "final_latent"]:
         off = float((found[key] - case.arrays[key]).abs().max())
         assert off < BOUND <= case.entry["suggested_tolerance"], key
-        assert off < 1e-5, key
+        assert off < close < BOUND, key
 
 
 @pytest.mark.parametrize("name", NAMES)
