@@ -11,7 +11,6 @@ import io
 import re
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from bench.environment import environment
-from bench.errors import UsageError, near
+from bench.errors import UsageError, few, near
 from bench.ids import file_digest, recipe_id
-from bench.pictures import read_picture
+from bench.pictures import picture_files, read_head, read_picture
 from bench.plan import recipe_record
 from bench.records import Record, member_key
 from bench.store import Store
@@ -29,8 +28,6 @@ from bench.suite import Part, Suite
 from bench.types import Prompt, Recipe
 
 COLUMNS = ("file", "prompt_id", "seed", "part")
-LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
-PICTURES = (".png", ".tif", ".tiff", ".bmp", *LOSSY)
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
     rows = read_manifest(manifest, folder, suite)
     problems = [p for row in rows if (p := _wrong(row))]
     if problems:
-        raise UsageError(f"{manifest}: nothing was adopted. " + _few(problems))
+        raise UsageError(f"{manifest}: nothing was adopted. " + few(problems))
     ledger, run = store.ledger(), uuid.uuid4().hex[:12]
     new = 0
     for row in rows:
@@ -92,7 +89,7 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
         if cell["recipe_id"] not in ledger.images:
             if not new:
                 store.append(_run(run, suite, manifest))
-            flags = ["adopted", *(["lossy-source"] if row.path.suffix.lower() in LOSSY else [])]
+            flags = ["adopted", *(["lossy-source"] if read_head(row.path).lossy else [])]
             store.append({
                 "kind": "image", **cell, "recipe": recipe_record(recipe), "run_id": run, "image_id": image_id,
                 "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, "cost": None,
@@ -135,12 +132,12 @@ def read_manifest(manifest: Path, folder: Path, suite: Suite) -> list[Row]:
     if not rows and not problems:
         problems.append("it has no lines below its header")
     if problems:
-        raise UsageError(f"{manifest}: nothing was adopted. " + _few(problems))
+        raise UsageError(f"{manifest}: nothing was adopted. " + few(problems))
     return rows
 
 
 def propose(folder: Path, suite: Suite) -> tuple[str, list[str]]:
-    """A manifest (CSV text) made by matching file names, and the files that match nothing.
+    """A manifest (CSV text) made by matching file names, and the files that match nothing or cannot be read, with why.
 
     A file answers the longest prompt id in its name; its seed is the number after ``seed``, or the last number
     that is not part of the id; its part is the one whose canvas has its size.
@@ -149,29 +146,25 @@ def propose(folder: Path, suite: Suite) -> tuple[str, list[str]]:
     out, lost = io.StringIO(), []
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES):
-        name = path.stem
+    for path in picture_files(folder):
+        name, where = path.stem, str(path.relative_to(folder))
         ids = [i for i in prompts if re.search(rf"(?<![a-z0-9]){re.escape(i)}(?![a-z0-9])", name)]
         best = max(ids, key=len, default=None)
-        part = _part_of_size(path, suite)
+        try:
+            head = read_head(path)
+        except UsageError as error:
+            lost.append(f"{where}: {error}")
+            continue
+        sizes = (p for p in suite.parts if (p.canvas.width, p.canvas.height) == (head.width, head.height))
+        part = next(sizes, None)
         if best is None or part is None:
-            lost.append(str(path.relative_to(folder)))
+            size = f"no part is {head.width}x{head.height}"
+            lost.append(f"{where}: {size if best else 'no id of a prompt is in its name'}")
             continue
         rest = name.replace(best, " ")
         told = re.search(r"seed\D?(\d+)", rest) or re.search(r"(\d+)\D*$", rest)
-        writer.writerow([path.relative_to(folder), best, told[1] if told else suite.seeds[0], part.name])
+        writer.writerow([where, best, told[1] if told else suite.seeds[0], part.name])
     return out.getvalue(), lost
-
-
-def _part_of_size(path: Path, suite: Suite) -> Part | None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            size = picture.size
-    except OSError:
-        return None
-    return next((p for p in suite.parts if (p.canvas.width, p.canvas.height) == size), None)
 
 
 def _look_up(line: dict[str, Any], folder: Path, suite: Suite) -> Row:
@@ -221,10 +214,3 @@ def _run(run: str, suite: Suite, manifest: Path) -> Record:
         "kind": "run", "run_id": run, "suite": suite.ref, "suite_digest": suite.digest, "status": "finished",
         "argv": sys.argv, "environment": environment({}), "manifest": file_digest(manifest),
     }  # fmt: skip
-
-
-def _few(problems: Sequence[str] | Iterable[str]) -> str:
-    """The first ten of many, and how many more."""
-    listed = list(problems)
-    more = f"; and {len(listed) - 10} more" if len(listed) > 10 else ""
-    return "; ".join(listed[:10]) + more

@@ -161,7 +161,7 @@ class _Scorer:
             reference: Record = {"reference": task.use.reference, "reference_id": None}
             if job.sets:
                 sizes |= {"m": len(job.sets[0].items), "m_rows": len(theirs[0])}
-                reference["reference_id"] = "+".join(r.id for r in job.sets)
+                reference["reference_id"] = scoring.reference_id(task, job.sets)
             self.store.append(
                 {"kind": "set_score", "key": job.key, **cell, **task.protocol, **reference, **sizes, "values": values}
             )

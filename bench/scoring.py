@@ -195,7 +195,7 @@ def missing_sets(
                 result.notes.append(f"{task.use.label} {cell[0].label}: {error}")
                 continue
             sets = tuple(references[n] for n in names)
-            key = set_key(task, cell, suite.digest, "+".join(r.id for r in sets))
+            key = set_key(task, cell, suite.digest, reference_id(task, sets))
             if key in ledger.set_scores:
                 result.sets_reused += 1
             else:
@@ -220,7 +220,12 @@ def reference(name: str, suite: Suite, store: Store, ledger: Ledger | None = Non
         raise PrerequisiteError(
             f"no picture of reference {name!r} is made yet. Make them:\n  scrollbench generate --suite {suite.name}"
         )
-    return of_pictures(name, suite.references[name], tuple(items.values()), store.root)
+    return of_pictures(name, suite.references[name], items.values(), store.root)
+
+
+def reference_id(task: Task, sets: Iterable[Reference]) -> str:
+    """Identity of the sets that a task is handed beside the pictures, through its view."""
+    return "+".join(r.id_through(task.use.view) for r in sets)
 
 
 def _cell(picture: Picture) -> tuple[str, str]:
