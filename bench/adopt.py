@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.environment import environment
 from bench.errors import UsageError, few, near
 from bench.ids import file_digest, recipe_id
@@ -190,14 +188,15 @@ def _wrong(row: Row) -> str:
     """What is wrong with a file, empty if nothing is."""
     canvas = row.part.canvas
     try:
-        rgb: np.ndarray = read_picture(row.path)
+        head = read_head(row.path)
+        if (head.width, head.height) != (canvas.width, canvas.height):
+            return (
+                f"{row.path} is {head.width}x{head.height}, part {row.part.name} is {canvas}: make it that size "
+                f"yourself, because how decides the scores"
+            )
+        read_picture(row.path)
     except UsageError as error:
         return str(error)
-    if rgb.shape[:2] != (canvas.height, canvas.width):
-        return (
-            f"{row.path} is {rgb.shape[1]}x{rgb.shape[0]}, part {row.part.name} is {canvas}: make it that size "
-            f"yourself, because how decides the scores"
-        )
     return ""
 
 

@@ -190,6 +190,17 @@ def test_pictures_of_every_float_type_are_rounded_once(cls, dtype):
     assert (dtype in (torch.bfloat16, torch.float16)) == bool((twice != np.round(given.double().numpy() * 255)).any())
 
 
+@pytest.mark.parametrize("cls", OF_SETS.values(), ids=OF_SETS)
+def test_rows_are_kept_in_the_precision_that_is_asked_for(cls):
+    sets = {name: torch.from_numpy(x).float() for name, x in rows().items()}
+    double, single = made(cls), made(cls).set_dtype(torch.float32)
+    for metric in (double, single):
+        for name in cls.spec.inputs:
+            add(metric, name, sets[name].reshape(-1, 6))
+    assert [getattr(m, cls.spec.inputs[0])[0].dtype for m in (double, single)] == [torch.float64, torch.float32]
+    assert float(single.compute()) == float(double.compute())
+
+
 def test_what_is_no_row_or_another_width_is_refused_at_once():
     metric = FID()
     metric.update(np.zeros((0, 6)), real=True)  # nothing is nothing
