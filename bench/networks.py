@@ -21,13 +21,18 @@ from torch import Tensor, nn
 
 from bench.errors import UsageError
 from bench.extractors import Extractor, Found
+from bench.weights import offline
 
 BATCH = 32
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def build(found: Found, device: str = "cpu") -> Extractor:
-    """Load a located extractor on a device."""
+    """Load a located extractor on a device, from its own files: a config that names a repository is not followed.
+
+    Raises:
+        UsageError: files that are torn, of another architecture, or not all that is needed.
+    """
     from bench.networks_aesthetic import Aesthetic, ClipIqa
     from bench.networks_hps import Hps
     from bench.networks_lpips import Lpips
@@ -41,8 +46,12 @@ def build(found: Found, device: str = "cpu") -> Extractor:
         "reward": ImageReward, "pick": PickScore, "aesthetic": Aesthetic, "iqa": ClipIqa, "owl": Owl,
         "style": Style,
     }  # fmt: skip
-    with _quiet(), torch.random.fork_rng(devices=[]):  # some constructors draw weights before reading them
-        made: Extractor = kinds[found.role](found, device)
+    # some constructors draw weights before reading them
+    with _quiet(), offline(), torch.random.fork_rng(devices=[]):
+        try:
+            made: Extractor = kinds[found.role](found, device)
+        except OSError as error:
+            raise UsageError(f"extractor {found.name!r} does not load from its own files: {error}") from error
     return made
 
 
