@@ -1,4 +1,4 @@
-"""The identity of a folder of weights: what decides what a network computes, wherever it lies and whatever lies beside."""
+"""The identity of a folder of weights: what decides what a network computes, not where it lies or what lies beside."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_another_preprocessing_mean_makes_another_extractor(extractor: tuple[str
 
 
 def test_everything_that_decides_counts_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = written(tmp_path / "net", {name: "1" for name in DECIDES})
+    folder = written(tmp_path / "net", dict.fromkeys(DECIDES, "1"))
     before = folder_digest(folder)
     for name in DECIDES:
         written(folder, {name: "2"})
