@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -78,6 +78,7 @@ class Plan:
         jobs, done, quarantined: wanted, split into what is to do, what is there, and what failed too often.
         attempts: recipe id -> failures so far.
         blocked: what must be fetched before it can be planned; the rest goes on without.
+        sources: weights digest -> where those weights are from; provenance for the record of a run.
     """
 
     suite: Suite
@@ -88,6 +89,7 @@ class Plan:
     quarantined: tuple[Job, ...]
     attempts: Mapping[str, int]
     blocked: tuple[Blocked, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -106,7 +108,7 @@ def make_plan(
         UsageError: a method that cannot run on its backbone, wrong knobs, a shard out of range.
         StoreError: damaged records.
     """
-    cells, blocked = _cells(drawn(suite) if natives else (suite,))
+    cells, blocked, sources = _cells(drawn(suite) if natives else (suite,))
     if shard is not None:
         i, n = shard
         if not 1 <= i <= n:
@@ -126,7 +128,7 @@ def make_plan(
             continue
         attempts[job.recipe_id] = ledger.attempts(job.recipe_id)
         (given_up if attempts[job.recipe_id] >= ATTEMPTS and not retry else jobs).append(job)
-    return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts, blocked)
+    return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts, blocked, sources)
 
 
 def _network(job: Job) -> tuple[str, ...]:
@@ -140,10 +142,11 @@ def _has(job: Job, ledger: Ledger, store: Store) -> bool:
     return record is not None and store.has_image(record["image_id"])
 
 
-def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...]]:
+def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...], dict[str, str]]:
     known: dict[str, _Backbone] = {}
     cells: list[Job] = []
     blocked: list[Blocked] = []
+    sources: dict[str, str] = {}
     for suite, use in ((s, u) for s in suites for u in s.methods):
         backbone = known.setdefault(network_id(use), _Backbone(use))
         try:
@@ -157,13 +160,15 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
                 pictures = len(part.prompts.prompts) * len(suite.seeds)
                 blocked.append(Blocked(part.name, use.label, str(use.backbone), pictures, str(error)))
             continue
+        if not use.control and (source := getattr(backbone.info, "source", "")):
+            sources[backbone.info.weights_digest] = source
         for part in suite.parts:
             for seed in suite.seeds:
                 for p in part.prompts.prompts:
                     truth = digest(dict(p.attributes)) if use.control else None
                     recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
                     cells.append(Job(suite, recipe, p, part, use))
-    return tuple(cells), tuple(blocked)
+    return tuple(cells), tuple(blocked), sources
 
 
 def network_id(use: MethodUse) -> str:

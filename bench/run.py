@@ -20,7 +20,7 @@ from bench.records import Record, member_key
 from bench.registry import find
 from bench.store import Store
 from bench.suite import MethodUse
-from bench.types import Canvas, Cost
+from bench.types import Canvas, Cost, Recipe
 
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
 
@@ -137,7 +137,8 @@ def generate(
     run: Record = {"kind": "run", "run_id": run_id, "suite": suite.ref, "suite_digest": suite.digest}
     run["argv"] = list(sys.argv if argv is None else argv)
     place = {"device": device} if device else {}
-    store.append({**run, "status": "started", "environment": environment({**suite.backbone_options, **place})})
+    about = {"environment": environment({**suite.backbone_options, **place}), "weights": dict(plan.sources)}
+    store.append({**run, "status": "started", **about})
     attempts, made = dict(plan.attempts), 0
     failures: dict[str, Failure] = {}
     progress.start("generate", len(plan.jobs))
@@ -216,6 +217,7 @@ class Maker:
             rgb, flags = to_rgb(picture, recipe.canvas)
             return rgb, flags, Cost(0, {"render": time.perf_counter() - started})
         backbone = self._load(job.use)
+        _check_loaded(recipe, backbone)
         backbone.meter.reset()
         picture = method.fn(backbone, job.prompt, recipe.canvas, noise, **recipe.params)
         rgb, flags = to_rgb(picture, recipe.canvas)
@@ -237,6 +239,17 @@ class Maker:
                 raise self._problems[wanted] from error
             self._loaded = wanted
         return self._backbone
+
+
+def _check_loaded(recipe: Recipe, backbone: Any) -> None:
+    """Refuse a network that is not the planned one: its pictures would stand under another's name."""
+    loaded = getattr(backbone, "weights", None)
+    if loaded != recipe.weights:
+        raise PrerequisiteError(
+            f"backbone {recipe.backbone!r} is not what was planned: planned weights {recipe.weights}, loaded "
+            f"{loaded or 'it does not say which (attribute weights)'}. Where the files have changed since the plan was "
+            f"made, run the same command again, which plans anew; `scrollbench weights verify` checks the files"
+        )
 
 
 def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:

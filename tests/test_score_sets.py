@@ -33,6 +33,7 @@ class Meter:
     def cost(self): return Cost(1, {})
 
 class Backbone:
+    weights = Info.weights_digest
     def __init__(self): self.meter = Meter()
 
 def fake(device="cpu", precision="fp32"):
