@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -105,6 +105,21 @@ def read_head(path: Path | str) -> Head:
         if picture.format != "TIFF" and _orientation(picture) >= 5:  # Pillow gives the size of a turned TIFF turned
             width, height = height, width
         return Head(width, height, picture.format in LOSSY)
+
+
+def levels(values: Any) -> np.ndarray:
+    """round(255 x) as uint8 of values in [0, 1], clipped to it; ties go to the even level.
+
+    Args:
+        values: finite, an array, or a tensor on any device, of any float type. They become float64 before anything
+            is done: there 255 x is exact up to float32, so it is rounded once. In a narrower type the product is
+            rounded first, in half precision to steps that are as coarse as the levels.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double().numpy()
+    wide = np.asarray(values, dtype=np.float64)
+    scaled: np.ndarray = np.rint(wide.clip(0, 1) * 255).astype(np.uint8)
+    return scaled
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from bench.environment import environment, release_memory
 from bench.errors import PrerequisiteError, UsageError, near
 from bench.noise import Noise
+from bench.pictures import levels
 from bench.plan import ATTEMPTS, Blocked, Job, Plan, network_id, recipe_record
 from bench.records import Record, member_key
 from bench.registry import find
@@ -253,7 +254,7 @@ def _check_loaded(recipe: Recipe, backbone: Any) -> None:
 
 
 def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
-    """Pixels of what a method returned: round(255 x), the one place where this is done.
+    """Pixels of what a method returned (:func:`bench.pictures.levels`).
 
     Args:
         picture: float tensor or array (3, canvas.height, canvas.width) in [0, 1], on any device.
@@ -266,7 +267,7 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
         ValueError: another shape, or values outside [0, 1].
     """
     if hasattr(picture, "detach"):
-        picture = picture.detach().float().cpu().numpy()
+        picture = picture.detach().cpu().double().numpy()
     values = np.asarray(picture, dtype=np.float64)
     expected = (3, canvas.height, canvas.width)
     if values.shape != expected:
@@ -278,7 +279,7 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
         flags.append("nan")
     if values.min() < -TOLERANCE or values.max() > 1 + TOLERANCE:
         raise ValueError(f"the method must return values in [0, 1], got {values.min():.4g} to {values.max():.4g}")
-    rgb = np.rint(values.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    rgb = levels(values).transpose(1, 2, 0)
     if not rgb.any():
         flags.append("black")
     return np.ascontiguousarray(rgb), flags

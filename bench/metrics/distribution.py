@@ -5,9 +5,12 @@ identity and are recorded with them. KID is the primary one; FID at small n is m
 compared with papers at equal n. Per patch means on the crops of a view: ``tiles:1024`` gives FID-patch and IS-patch.
 
 Against the packages that papers used: torch-fidelity 0.4.0 and clean-fid 0.1.35 keep features in float32 (the former's
-network also after running in float64), hence means (FID) and kernels (KID) of single precision, which moves numbers by
-about 1e-6 of them. Given the same features in float64 they agree with these functions to 1e-9, except FID from fewer
-rows than dimensions: there the roots of eigenvalues that are zero but for rounding lower theirs by about 1e-6.
+network also after running in float64), hence means (FID) and kernels (KID) of single precision, which moves numbers in
+about their sixth digit, and more where a distance is small beside its features. Given the same features in float64 they
+agree with these functions to 1e-9, except FID from fewer rows than dimensions: of the d eigenvalues of the product of
+covariances S1 S2 only r = min(n, m) - 1 are not zero, the others come out as rounding errors of up to about
+u |S1| |S2| (spectral norms, u = 2^-53), and their roots, 10^8 times larger, are added. That lowers theirs by up to
+2 (d - r) sqrt(u |S1| |S2|), which knows nothing of the distance itself: a part in 10^5 and more for 24 rows of 2,048.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from bench import extractors, registry, views
 from bench.errors import UsageError
 from bench.metrics import alignment, coherence, gsd, panollama, style
+from bench.pictures import levels
 from bench.sample import Sample
 from bench.types import Canvas, Prompt
 
@@ -35,9 +36,8 @@ def to_rgb(images: Images) -> list[np.ndarray]:
         low, high = (float(images.min()), float(images.max())) if images.numel() else (0.0, 0.0)
         if not (low >= 0 and high <= 1):
             raise UsageError(f"float pictures must lie in [0, 1], got [{low:g}, {high:g}]; scale them or pass uint8")
-        wide = images.to(torch.promote_types(images.dtype, torch.float32))  # half precision would round twice
-        images = (wide * 255).round().to(torch.uint8)
-    elif images.dtype != torch.uint8:
+        return list(levels(images.permute(0, 2, 3, 1)))
+    if images.dtype != torch.uint8:
         raise UsageError(f"expected uint8 or float pictures, got {images.dtype}")
     return list(images.permute(0, 2, 3, 1).cpu().numpy())
 
