@@ -114,7 +114,7 @@ def test_a_peak_that_could_not_be_measured_is_undefined(tmp_path: Path) -> None:
     assert board(build_file(hand.records, tmp_path / "x.duckdb"), "peak_bytes") == {"a": (None, 0, 1, 0)}
 
 
-def test_the_later_of_two_scores_counts(hand: Hand, tmp_path: Path) -> None:
+def test_a_score_that_replaces_another_counts(hand: Hand, tmp_path: Path) -> None:
     hand.score("i-b-hill-0", [["gsd-dino", None, 5.0]])
     assert board(build_file(hand.records, tmp_path / "x.duckdb"), "gsd-dino")["b"] == (5.0, 1, 0, 3)
 
@@ -197,10 +197,11 @@ def test_an_empty_store_gives_an_empty_board(tmp_path: Path) -> None:
     assert rows(build_file([], tmp_path / "x.duckdb"), "from leaderboard") == []
 
 
-def test_undefined_numbers_become_null(tmp_path: Path) -> None:
+def test_undefined_numbers_are_null(tmp_path: Path) -> None:
     hand = Hand()
-    hand.score(hand.image(hand.member("a", "hill")), [["gsd-dino", None, float("nan")], ["gsd-dino", 0, float("inf")]])
-    assert rows(build_file(hand.records, tmp_path / "x.duckdb"), "select value from score") == [(None,), (None,)]
+    hand.score(hand.image(hand.member("a", "hill")), [["gsd-dino", None, None], ["gsd-dino", 0, 1.5]])
+    found = rows(build_file(hand.records, tmp_path / "x.duckdb"), 'select "index", value from score')
+    assert found == [(None, None), (0, 1.5)]
 
 
 def test_pandas_and_two_readers_can_read_at_once(index: Path) -> None:
