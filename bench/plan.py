@@ -9,17 +9,20 @@ from functools import cached_property
 from typing import Any
 
 from bench.errors import PrerequisiteError, UsageError, near
-from bench.ids import digest, recipe_id, source_digest
+from bench.ids import digest, recipe_id
 from bench.ledger import Ledger, asked_id
 from bench.natives import drawn
+from bench.noise import Noise
 from bench.records import Record
 from bench.registry import FAMILIES, find
+from bench.source import source_digest
 from bench.store import Store
 from bench.suite import MethodUse, Part, Suite
 from bench.types import Prompt, Recipe
 
 # What decides a sampler's pictures, apart from the question asked.
 SAMPLER = ("method", "method_version", "method_source", "params", "backbone", "backbone_source", "weights", "precision")
+TO_RGB = "bench.run:to_rgb"  # every picture goes through it
 ATTEMPTS = 3  # failures after which a recipe is left alone until something about it changes
 
 
@@ -152,7 +155,8 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
         try:
             identity: dict[str, Any] = {
                 "method": use.method.name, "method_version": use.method.version,
-                "method_source": source_digest(use.method.fn), "params": use.params, **backbone.identity(use, suite),
+                "method_source": source_digest(use.method.fn, Noise, TO_RGB), "params": use.params,
+                **backbone.identity(use, suite),
             }  # fmt: skip
         except PrerequisiteError as error:
             for part in suite.parts:

@@ -5,8 +5,8 @@ from __future__ import annotations
 # Columns common to every row that is a number of a metric. ``protocol`` is the digest of the others.
 PROTOCOL = {
     "protocol": "VARCHAR", "metric": "VARCHAR", "metric_version": "VARCHAR", "metric_source": "VARCHAR",
-    "extractor": "VARCHAR", "extractor_digest": "VARCHAR", "extractor_source": "VARCHAR", "view": "VARCHAR",
-    "params": "JSON", "reference": "VARCHAR", "reference_id": "VARCHAR",
+    "extractor": "VARCHAR", "extractor_digest": "VARCHAR", "view": "VARCHAR", "params": "JSON", "reference": "VARCHAR",
+    "reference_id": "VARCHAR",
 }  # fmt: skip
 
 TABLES: dict[str, dict[str, str]] = {
