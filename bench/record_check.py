@@ -82,8 +82,8 @@ def problem(record: Any) -> str:
             return why
     if why := _mistyped(record, _ALWAYS, "") or _mistyped(record, _COLUMNS.get(kind, {}), ""):
         return why
-    for name in _NESTED.keys() & record.keys():
-        if kind in _COLUMNS and record[name] is not None and (why := _nested(name, record[name])):
+    for name in _NESTED.keys() & _COLUMNS.get(kind, {}).keys():
+        if record.get(name) is not None and (why := _nested(name, record[name])):
             return why
     return _VALUES[kind](record["values"]) if kind in _VALUES else ""
 

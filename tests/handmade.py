@@ -44,6 +44,7 @@ class Hand:
         part: str = "4to1",
         control: bool = False,
         optimises: tuple[str, ...] = (),
+        asked: str | None = None,
     ) -> str:
         """Plan a picture; returns its recipe id."""
         recipe_id = f"r-{label}-{prompt}-{seed}"
@@ -61,6 +62,7 @@ class Hand:
             preset=None,
             control=control,
             optimises=list(optimises),
+            asked=asked,
         )
         return recipe_id
 
@@ -132,6 +134,8 @@ class Hand:
         view: str = "tiles",
         extractor: str | None = "world-vit",
         prompt_id: str | None = None,
+        source: str = "s",
+        asked: str | None = None,
     ) -> None:
         self.add(
             "score",
@@ -139,10 +143,12 @@ class Hand:
             recipe_id=None,
             metric=metric,
             metric_version="1",
+            metric_source=source,
             extractor=extractor,
             extractor_digest=extractor and "e" * 24,
             view=view,
-            key=f"k-{image_id}-{metric}-{view}-{prompt_id}",
+            key="-".join(map(str, ("k", image_id, metric, view, prompt_id, asked, source))),
+            asked=asked,
             params={},
             values=values,
             prompt_id=prompt_id,
