@@ -17,10 +17,11 @@ from typing import Any
 
 from bench.environment import environment
 from bench.errors import UsageError, few, near
-from bench.ids import file_digest, recipe_id
+from bench.ids import digest, file_digest, recipe_id
+from bench.ledger import asked_id
 from bench.pictures import picture_files, read_head, read_picture
 from bench.plan import recipe_record
-from bench.records import Record, member_key
+from bench.records import Record
 from bench.store import Store
 from bench.suite import Part, Suite
 from bench.types import Prompt, Recipe
@@ -82,19 +83,20 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
             "suite": suite.ref, "suite_digest": suite.digest, "tier": suite.tier, "part": row.part.name, "label": label,
             "recipe_id": recipe_id(recipe), "prompt_set": f"{row.part.prompts.name}@{row.part.prompts.version}",
             "prompt_id": row.prompt.id, "seed": row.seed, "preset": None, "control": False, "optimises": [],
-            "adopted": True,
+            "adopted": True, "asked": asked_id(row.prompt), "turn": _turn(row, suite),
+            "sampler": digest(["adopted", label]),
         }  # fmt: skip
         if cell["recipe_id"] not in ledger.images:
             if not new:
                 store.append(_run(run, suite, manifest))
             flags = ["adopted", *(["lossy-source"] if read_head(row.path).lossy else [])]
-            store.append({
+            store.append(ledger.replacing({
                 "kind": "image", **cell, "recipe": recipe_record(recipe), "run_id": run, "image_id": image_id,
                 "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, "cost": None,
-            })  # fmt: skip
+            }))  # fmt: skip
             new += 1
-        if ledger.members.get(member_key(cell), {}).get("recipe_id") != cell["recipe_id"]:
-            store.append({"kind": "member", **cell})
+        if not ledger.holds(member := {"kind": "member", **cell}):
+            store.append(ledger.replacing(member))
     return AdoptResult(label, new, len(rows) - new)
 
 
@@ -198,6 +200,12 @@ def _wrong(row: Row) -> str:
     except UsageError as error:
         return str(error)
     return ""
+
+
+def _turn(row: Row, suite: Suite) -> int:
+    """The place of a picture among those of its part and label."""
+    prompts = row.part.prompts.prompts
+    return suite.seeds.index(row.seed) * len(prompts) + prompts.index(row.prompt)
 
 
 def _recipe(row: Row, label: str, image_id: str) -> Recipe:

@@ -42,6 +42,7 @@ class Column:
     view: str | None = None
     reference: str | None = None
     seen: float | None = None  # share of the pixels that the view looked at
+    left_out: int = 0  # pictures that have this number in another way: by another source of the metric, other weights
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Line:
     wanted: int
     made: int
     failed: int
+    contested: int = 0  # of those wanted, merged records tell two stories
+    samplers: int = 1  # versions of the method among them
 
 
 @dataclass(frozen=True)
@@ -90,21 +93,23 @@ class Board:
 def boards(store: Store, suite: Suite) -> list[Board]:
     """The board of every part of a suite, with all methods that ever ran on it.
 
-    Where a number was computed twice by other means (new weights, say), the later one is shown.
+    Where a number was computed in two ways (by another source of the metric, through new weights), the column shows
+    the one that stands (table ``standing``).
 
     Raises:
         StoreError: there is no index.
     """
     where = f"where suite_digest = '{suite.digest}'"
     members = query(store, f"""
-        select part, method, control, any_value(optimises), sum(wanted)::int, sum(made)::int, sum(failed)::int
+        select part, method, control, any_value(optimises), sum(wanted)::int, sum(made)::int, sum(failed)::int,
+               sum(contested)::int, max(samplers)::int
         from coverage
         join (select suite_digest, part, method, any_value(optimises) as optimises from member group by 1, 2, 3)
         using (suite_digest, part, method) {where} group by part, method, control order by method""")[1]  # fmt: skip
     rows = query(store, f"""
         select l.part, l.method, l.metric, l.extractor, l.view, l.reference, l.params, l.value, l.n, l.missing, l.seen,
-               l.protocol
-        from leaderboard l join protocol p using (protocol) {where} order by p.last_used nulls first""")[1]  # fmt: skip
+               l.protocol, l.left_out
+        from leaderboard l {where} order by l.value is not null, l.protocol""")[1]  # fmt: skip
     labels = [m.label for m in suite.methods]
     made = []
     for part in [p.name for p in suite.parts]:
@@ -117,7 +122,7 @@ def boards(store: Store, suite: Suite) -> list[Board]:
         for column, matches in _columns(suite):
             mine = [row for row in rows if row[0] == part and matches(row)]
             if mine:
-                columns.append(replace(column, seen=mine[-1][10]))
+                columns.append(replace(column, seen=mine[-1][10], left_out=max(row[12] for row in mine)))
                 cells.update({(row[1], column.label): Cell(*row[7:10]) for row in mine})
                 sources.update({(row[1], column.label): (row[11], row[2]) for row in mine})
         made.append(Board(part, tuple(lines), tuple(columns), cells, sources))

@@ -255,7 +255,7 @@ def measured_rates(rows: list[Forecast], suite: Suite, store: Store | None) -> d
     taken: dict[tuple[str, str], list[float]] = {}
     images: Mapping[str, Any] = store.ledger().images if store is not None else {}
     for record in images.values():
-        if record["suite"] == suite.ref and record["cost"]["nfe"]:
+        if record["suite"] == suite.ref and record["cost"] and record["cost"]["nfe"]:
             taken.setdefault((record["part"], record["label"]), []).append(sum(record["cost"]["seconds"].values()))
     found: dict[str, list[float]] = {}
     for row in rows:

@@ -14,10 +14,11 @@ import numpy as np
 
 from bench.environment import environment, release_memory
 from bench.errors import PrerequisiteError, UsageError, near
+from bench.ledger import Ledger, choose
 from bench.noise import Noise
 from bench.pictures import levels
 from bench.plan import ATTEMPTS, Blocked, Job, Plan, network_id, recipe_record
-from bench.records import Record, member_key
+from bench.records import Record
 from bench.registry import find
 from bench.store import Store
 from bench.suite import MethodUse
@@ -131,7 +132,7 @@ def generate(
     if plan.blocked and not plan.cells:
         raise PrerequisiteError("\n".join(dict.fromkeys(b.reason for b in plan.blocked)))
     progress = progress or Silent()
-    _record_members(plan, store)
+    ledger = _record_members(plan, store)
     if not plan.jobs:
         return RunResult(None, 0, len(plan.done), 0, len(plan.quarantined), (), plan.blocked)
     suite, run_id = plan.suite, uuid.uuid4().hex[:12]
@@ -149,7 +150,8 @@ def generate(
         for job, record in EXECUTORS[executor](pending, do):
             key = job.recipe_id
             if record["kind"] == "image":
-                store.append({**record, "run_id": run_id})
+                record = _keep({**record, "run_id": run_id}, store, ledger)
+            if record["kind"] == "image":
                 failures.pop(key, None)
                 made += 1
             else:
@@ -170,14 +172,32 @@ def generate(
     return RunResult(run_id, made, len(plan.done), len(failures), len(plan.quarantined), told, plan.blocked)
 
 
-def _record_members(plan: Plan, store: Store) -> None:
-    """Write down which picture belongs where, unless the last word on a cell already says so."""
-    known = store.ledger().members
+def _record_members(plan: Plan, store: Store) -> Ledger:
+    """Write down which picture belongs where, unless the records say just that, and settle what they tell in two ways.
+
+    Returns:
+        the records as they were before.
+    """
+    ledger = store.ledger()
     for job in plan.cells:
-        cell = job.cell()
-        last = known.get(member_key(cell))
-        if last is None or any(last.get(k) != v for k, v in cell.items()):
-            store.append({"kind": "member", **cell})
+        cell = {"kind": "member", **job.cell()}
+        if not ledger.holds(cell):
+            store.append(ledger.replacing(cell))
+    for job in plan.done:
+        slot = (job.recipe_id,)
+        if ledger.contested("image", slot):  # two machines made the same work, a little differently
+            here = [r for r in ledger.heads("image", slot) if store.has_image(r["image_id"])]
+            store.append(ledger.replacing(choose(here)))
+    return ledger
+
+
+def _keep(record: Record, store: Store, ledger: Ledger) -> Record:
+    """Record a picture; where what its backbone says of it cannot be kept, the failure to be recorded instead."""
+    try:
+        return store.append(ledger.replacing(record))
+    except UsageError as error:
+        of = {k: record[k] for k in ("recipe_id", "recipe")}
+        return {"kind": "failure", **of, "reason": "crash", "message": str(error)}
 
 
 class Maker:
