@@ -222,6 +222,7 @@ def _identified(what: str, identify: Callable[[], object], made: list[Model]) ->
     except PrerequisiteError as error:  # the command that fetches stands on a line of its own, or in back quotes
         detail, _, fix = str(error).partition("\n")
         quoted = re.findall(r"`([^`]+)`", detail)
+        detail = detail.removesuffix(" Fetch it with:")
         check = Check(what, "missing", detail, fix.strip() or (quoted[-1] if quoted else ""))
     except ScrollBenchError as error:
         return Check(what, "missing", str(error))

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -31,6 +32,7 @@ from bench.errors import PrerequisiteError, UsageError, near
 
 MANIFEST = Path(__file__).with_name("weights.toml")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_switch = RLock()  # of offline
 
 
 class Model(BaseModel):
@@ -215,15 +217,19 @@ def snapshot(repository: str, revision: str | None = None) -> Path:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Nothing is asked of the hub inside: what a loader does not find in the folder it was given, it may not fetch."""
+    """Nothing is asked of the hub inside: what a loader does not find in the folder it was given, it may not fetch.
+
+    The switch is the library's, one for the process, so loaders in several threads take turns.
+    """
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    with _switch:
+        before = constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def inventory(folder: Path, patterns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
