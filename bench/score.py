@@ -131,7 +131,7 @@ class _Scorer:
             values = [[v.name, v.index, v.value] for v in _declared(task.metric, found)]
         except StoreError:
             raise
-        except Exception as error:  # a metric may fail in any way; the record says how
+        except (Exception, SystemExit) as error:  # a metric may fail in any way; the record says how
             self._failed(task, key, picture, error)
             return
         self.store.append(
@@ -153,7 +153,7 @@ class _Scorer:
             rows = (part.astype(np.float64) for part in (ours, *theirs))
             found = task.metric.fn(*rows, **task.use.params)
             values = {v.name: v.value for v in _declared(task.metric, [Value(k, x) for k, x in found.items()])}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._record_failure({"key": job.key, **cell, **task.protocol, "reference": task.use.reference}, error)
             self.result.sets_failed += 1
         else:
