@@ -177,12 +177,13 @@ class Row:
     line: Line
     adopted: bool  # made elsewhere
     lossy: bool  # brought in from files that had lost something already (JPEG)
+    untidy: bool = False  # its sampler left the backbone or settings changed
     spots: Mapping[str, Spot] = field(default_factory=dict)
 
     @property
     def marks(self) -> str:
-        """† descends on a metric while sampling, ‡ made elsewhere, § from lossy files."""
-        return "†" * bool(self.line.optimises) + "‡" * self.adopted + "§" * self.lossy
+        """† descends on a metric while sampling, ‡ made elsewhere, § from lossy files, ¶ left things changed."""
+        return "†" * bool(self.line.optimises) + "‡" * self.adopted + "§" * self.lossy + "¶" * self.untidy
 
 
 @dataclass(frozen=True)
@@ -200,10 +201,12 @@ def sections(store: Store, suite: Suite) -> list[Section]:
     where = f"where suite_digest = '{suite.digest}'"
     found = query(store, f"""
         select part, m.method, coalesce(bool_or(list_contains(flags, 'adopted')), false),
-               coalesce(bool_or(list_contains(flags, 'lossy-source')), false), any_value(r.backbone)
+               coalesce(bool_or(list_contains(flags, 'lossy-source')), false),
+               coalesce(bool_or(list_has_any(flags, ['changed-backbone', 'changed-settings'])), false),
+               any_value(r.backbone)
         from picture m left join recipe r using (recipe_id) {where} group by part, m.method""")[1]  # fmt: skip
-    flags: dict[tuple[str, str], tuple[bool, bool]] = {(row[0], row[1]): (row[2], row[3]) for row in found}
-    backbones = {(row[0], row[1]): row[4] for row in found}
+    flags = {(part, method): told for part, method, *told, _ in found}
+    backbones = {(part, method): backbone for part, method, *_, backbone in found}
     uses = {m.label: m.backbone for m in suite.methods}
     made = []
     for b in boards(store, suite):

@@ -72,6 +72,10 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
         said.append("‡ made elsewhere and brought in; costs unknown")
     if any(row.lossy for row in rows):
         said.append("§ from files with lossy compression")
+    if any(row.untidy for row in rows):
+        said.append(
+            "¶ the sampler left its backbone or settings changed; both were as they should be before each picture"
+        )
     if any(spot.missing for spot in spots):
         said.append("* some pictures or scores are missing; not ranked")
     said += _doubts(suite, found)

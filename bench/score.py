@@ -136,7 +136,7 @@ class _Scorer:
             self.store.append(self.ledger.replacing({**about, "values": values}))
         except StoreError:
             raise
-        except Exception as error:  # a metric may fail in any way; the record says how
+        except (Exception, SystemExit) as error:  # a metric may fail in any way; the record says how
             self._failed(task, about, error)
             return
         self.result.scored += 1
@@ -156,7 +156,7 @@ class _Scorer:
                 sizes |= {"m": len(job.sets[0].items), "m_rows": len(theirs[0])}
             self.store.append(self.ledger.replacing({**job.about, **sizes, "values": values}))
             self.result.sets += 1
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._record_failure(job.about, error)
             self.result.sets_failed += 1
         self._advance(f"{task.use.label} {first.label}")
