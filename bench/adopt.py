@@ -11,10 +11,9 @@ import io
 import re
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from bench.errors import UsageError, near
 from bench.ids import file_digest, recipe_id
 from bench.pictures import read_picture
 from bench.plan import recipe_record
+from bench.reading import is_file, read_csv, refuse, shown
 from bench.records import Record, member_key
 from bench.store import Store
 from bench.suite import Part, Suite
@@ -75,8 +75,7 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
         )
     rows = read_manifest(manifest, folder, suite)
     problems = [p for row in rows if (p := _wrong(row))]
-    if problems:
-        raise UsageError(f"{manifest}: nothing was adopted. " + _few(problems))
+    refuse(problems, f"{manifest}: nothing was adopted.")
     ledger, run = store.ledger(), uuid.uuid4().hex[:12]
     new = 0
     for row in rows:
@@ -109,33 +108,24 @@ def read_manifest(manifest: Path, folder: Path, suite: Suite) -> list[Row]:
     Raises:
         UsageError: all wrong lines at once, with line and column.
     """
-    try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read manifest {manifest}: {error}") from error
-    table = csv.DictReader(io.StringIO(text, newline=""))
-    names = table.fieldnames or []
-    for column in ("file", "prompt_id"):
-        if column not in names:
-            raise UsageError(f"{manifest}: no column {column!r}; expected {', '.join(COLUMNS)}; got {', '.join(names)}")
+    table = read_csv(manifest, COLUMNS, ("file", "prompt_id"))
     rows: list[Row] = []
-    problems: list[str] = []
+    problems = list(table.problems)
     seen: dict[tuple[str, str, int], int] = {}
-    for line in table:
+    for line in table.rows:
         try:
-            row = _look_up(line, folder, suite)
+            row = _look_up(line.values, folder, suite)
         except UsageError as error:
-            problems.append(f"line {table.line_num}, {error}")
+            problems.append(f"{line.where}, {error}")
             continue
         key = (row.part.name, row.prompt.id, row.seed)
         if key in seen:
-            problems.append(f"line {table.line_num}: prompt {key[1]} seed {key[2]} is in line {seen[key]} already")
-        seen[key] = table.line_num
+            problems.append(f"{line.where}: prompt {key[1]} seed {key[2]} is in line {seen[key]} already")
+        seen[key] = line.line
         rows.append(row)
     if not rows and not problems:
-        problems.append("it has no lines below its header")
-    if problems:
-        raise UsageError(f"{manifest}: nothing was adopted. " + _few(problems))
+        problems.append(f"{manifest} has no lines below its header")
+    refuse(problems, f"{manifest}: nothing was adopted.")
     return rows
 
 
@@ -174,22 +164,23 @@ def _part_of_size(path: Path, suite: Suite) -> Part | None:
     return next((p for p in suite.parts if (p.canvas.width, p.canvas.height) == size), None)
 
 
-def _look_up(line: dict[str, Any], folder: Path, suite: Suite) -> Row:
+def _look_up(line: Mapping[str, str], folder: Path, suite: Suite) -> Row:
     parts = {p.name: p for p in suite.parts}
-    named = (line.get("part") or "").strip() or (next(iter(parts)) if len(parts) == 1 else "")
+    named = line.get("part") or (next(iter(parts)) if len(parts) == 1 else "")
     if named not in parts:
-        raise UsageError(f"column part: suite {suite.ref} has no part {named!r}; {near(named, parts)}")
+        raise UsageError(f"column part: suite {suite.ref} has no part {shown(named)}; {near(named, parts)}")
     part = parts[named]
     prompts = {p.id: p for p in part.prompts.prompts}
-    wanted = (line["prompt_id"] or "").strip()
+    wanted = line["prompt_id"]
     if wanted not in prompts:
-        raise UsageError(f"column prompt_id: part {named} asks for no prompt {wanted!r}; {near(wanted, prompts)}")
-    seed = (line.get("seed") or "").strip() or (str(suite.seeds[0]) if len(suite.seeds) == 1 else "")
-    if not seed.isdecimal() or int(seed) not in suite.seeds:
-        raise UsageError(f"column seed: suite {suite.ref} has seeds {', '.join(map(str, suite.seeds))}, got {seed!r}")
-    path = folder / (line["file"] or "").strip()
-    if not path.is_file():
-        raise UsageError(f"column file: no file {path}")
+        raise UsageError(f"column prompt_id: part {named} asks for no prompt {shown(wanted)}; {near(wanted, prompts)}")
+    seed = line.get("seed") or (str(suite.seeds[0]) if len(suite.seeds) == 1 else "")
+    if seed not in map(str, suite.seeds):
+        known = ", ".join(map(str, suite.seeds))
+        raise UsageError(f"column seed: suite {suite.ref} has seeds {shown(known)[1:-1]}, got {shown(seed)}")
+    path = folder / line["file"]
+    if not line["file"] or not is_file(path):
+        raise UsageError(f"column file: no file {shown(str(path))[1:-1]}")
     return Row(path, prompts[wanted], int(seed), part)
 
 
@@ -221,10 +212,3 @@ def _run(run: str, suite: Suite, manifest: Path) -> Record:
         "kind": "run", "run_id": run, "suite": suite.ref, "suite_digest": suite.digest, "status": "finished",
         "argv": sys.argv, "environment": environment({}), "manifest": file_digest(manifest),
     }  # fmt: skip
-
-
-def _few(problems: Sequence[str] | Iterable[str]) -> str:
-    """The first ten of many, and how many more."""
-    listed = list(problems)
-    more = f"; and {len(listed) - 10} more" if len(listed) > 10 else ""
-    return "; ".join(listed[:10]) + more

@@ -118,7 +118,7 @@ def _render(prompt: Prompt, canvas: Canvas, seed: int) -> np.ndarray:
     from bench.world.render import render
     from bench.world.scene import Scene
 
-    return render(Scene.from_dict(dict(prompt.attributes["scene"])), canvas.width, seed, loop=canvas.loop).rgb
+    return render(Scene.from_dict(prompt.attributes["scene"]), canvas.width, seed, loop=canvas.loop).rgb
 
 
 def _folder(name: str, given: Mapping[str, Any], store: Path) -> Reference:

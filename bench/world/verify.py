@@ -164,7 +164,7 @@ def read_folder(folder: Path, prompts: Iterable[Prompt], detector: str = "colour
 
     rows = []
     for prompt in prompts:
-        scene = Scene.from_dict(dict(prompt.attributes["scene"]))
+        scene = Scene.from_dict(prompt.attributes["scene"])
         for path in sorted({*folder.glob(f"{prompt.id}.png"), *folder.glob(f"{prompt.id}_*.png")}):
             with Image.open(path) as image:
                 seen = [d.kind for d in detect(np.array(image.convert("RGB")), scene, detector=detector)]
