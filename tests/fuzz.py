@@ -55,6 +55,7 @@ class Bench:
     kept: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
         (self.folder / "plugins.py").write_text(PLUGINS)
         (self.folder / "prompts.jsonl").write_text(jsonl(ROWS))
         (self.folder / "sound.toml").write_text(SUITE)
@@ -153,7 +154,7 @@ def lists(bench: Bench, rng: random.Random) -> None:
         "a.json": json.dumps(rng.choice((texts, ROWS, {str(i): t for i, t in enumerate(texts)}))),
     }  # fmt: skip
     name = rng.choice(list(given))
-    fields = rng.choice(({}, {}, {"id": "key"}, {"text": "caption"}))
+    fields = rng.choice(({}, {"id": "key"}, {"text": "caption"})) if name in ("a.csv", "a.tsv") else {}
     adopt(bench.file(name, given[name], rng), "mine", str(bench.turn), root=bench.folder / "sets", fields=fields)
 
 

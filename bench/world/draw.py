@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, near
-from bench.reading import parse_json, shown
+from bench.reading import MOST, parse_json, shown
 from bench.world.render import render
 from bench.world.scene import NUMBER_WORDS, OBJECTS, WORDING, Scene, caption
 
@@ -33,6 +33,8 @@ def draw(
 
     if (said is None) == (scene is None):
         raise UsageError("give either a caption or a scene, not both and not neither")
+    if not 0 <= seed <= MOST:
+        raise UsageError(f"a seed is an integer from 0 to 2^63 - 1, got {seed}")
     try:
         wanted = read_caption(said) if said is not None else Scene.from_dict(parse_json(scene or "", Path("--scene")))
         picture = render(wanted, width, seed, copies=copies, loop=loop)
