@@ -11,16 +11,17 @@ import io
 import re
 import sys
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.environment import environment
-from bench.errors import UsageError, few, near
+from bench.errors import UsageError, near
 from bench.ids import digest, file_digest, recipe_id
 from bench.ledger import asked_id
 from bench.pictures import picture_files, read_head, read_picture
 from bench.plan import recipe_record
+from bench.reading import is_file, read_csv, refuse, shown
 from bench.records import Record
 from bench.store import Store
 from bench.suite import Part, Suite
@@ -71,8 +72,7 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
         )
     rows = read_manifest(manifest, folder, suite)
     problems = [p for row in rows if (p := _wrong(row))]
-    if problems:
-        raise UsageError(f"{manifest}: nothing was adopted. " + few(problems))
+    refuse(problems, f"{manifest}: nothing was adopted.")
     ledger, run = store.ledger(), uuid.uuid4().hex[:12]
     new = 0
     for row in rows:
@@ -106,33 +106,24 @@ def read_manifest(manifest: Path, folder: Path, suite: Suite) -> list[Row]:
     Raises:
         UsageError: all wrong lines at once, with line and column.
     """
-    try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read manifest {manifest}: {error}") from error
-    table = csv.DictReader(io.StringIO(text, newline=""))
-    names = table.fieldnames or []
-    for column in ("file", "prompt_id"):
-        if column not in names:
-            raise UsageError(f"{manifest}: no column {column!r}; expected {', '.join(COLUMNS)}; got {', '.join(names)}")
+    table = read_csv(manifest, COLUMNS, ("file", "prompt_id"))
     rows: list[Row] = []
-    problems: list[str] = []
+    problems = list(table.problems)
     seen: dict[tuple[str, str, int], int] = {}
-    for line in table:
+    for line in table.rows:
         try:
-            row = _look_up(line, folder, suite)
+            row = _look_up(line.values, folder, suite)
         except UsageError as error:
-            problems.append(f"line {table.line_num}, {error}")
+            problems.append(f"{line.where}, {error}")
             continue
         key = (row.part.name, row.prompt.id, row.seed)
         if key in seen:
-            problems.append(f"line {table.line_num}: prompt {key[1]} seed {key[2]} is in line {seen[key]} already")
-        seen[key] = table.line_num
+            problems.append(f"{line.where}: prompt {key[1]} seed {key[2]} is in line {seen[key]} already")
+        seen[key] = line.line
         rows.append(row)
     if not rows and not problems:
-        problems.append("it has no lines below its header")
-    if problems:
-        raise UsageError(f"{manifest}: nothing was adopted. " + few(problems))
+        problems.append(f"{manifest} has no lines below its header")
+    refuse(problems, f"{manifest}: nothing was adopted.")
     return rows
 
 
@@ -167,22 +158,23 @@ def propose(folder: Path, suite: Suite) -> tuple[str, list[str]]:
     return out.getvalue(), lost
 
 
-def _look_up(line: dict[str, Any], folder: Path, suite: Suite) -> Row:
+def _look_up(line: Mapping[str, str], folder: Path, suite: Suite) -> Row:
     parts = {p.name: p for p in suite.parts}
-    named = (line.get("part") or "").strip() or (next(iter(parts)) if len(parts) == 1 else "")
+    named = line.get("part") or (next(iter(parts)) if len(parts) == 1 else "")
     if named not in parts:
-        raise UsageError(f"column part: suite {suite.ref} has no part {named!r}; {near(named, parts)}")
+        raise UsageError(f"column part: suite {suite.ref} has no part {shown(named)}; {near(named, parts)}")
     part = parts[named]
     prompts = {p.id: p for p in part.prompts.prompts}
-    wanted = (line["prompt_id"] or "").strip()
+    wanted = line["prompt_id"]
     if wanted not in prompts:
-        raise UsageError(f"column prompt_id: part {named} asks for no prompt {wanted!r}; {near(wanted, prompts)}")
-    seed = (line.get("seed") or "").strip() or (str(suite.seeds[0]) if len(suite.seeds) == 1 else "")
-    if not seed.isdecimal() or int(seed) not in suite.seeds:
-        raise UsageError(f"column seed: suite {suite.ref} has seeds {', '.join(map(str, suite.seeds))}, got {seed!r}")
-    path = folder / (line["file"] or "").strip()
-    if not path.is_file():
-        raise UsageError(f"column file: no file {path}")
+        raise UsageError(f"column prompt_id: part {named} asks for no prompt {shown(wanted)}; {near(wanted, prompts)}")
+    seed = line.get("seed") or (str(suite.seeds[0]) if len(suite.seeds) == 1 else "")
+    if seed not in map(str, suite.seeds):
+        known = ", ".join(map(str, suite.seeds))
+        raise UsageError(f"column seed: suite {suite.ref} has seeds {shown(known)[1:-1]}, got {shown(seed)}")
+    path = folder / line["file"]
+    if not line["file"] or not is_file(path):
+        raise UsageError(f"column file: no file {shown(str(path))[1:-1]}")
     return Row(path, prompts[wanted], int(seed), part)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 class ScrollBenchError(Exception):
@@ -41,9 +41,3 @@ def near(name: str, known: Iterable[str]) -> str:
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     return "known: " + (", ".join(names) if names else "none")
-
-
-def few(problems: Sequence[str]) -> str:
-    """The first ten of many problems, and how many more there are."""
-    more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-    return "; ".join(problems[:10]) + more

@@ -8,7 +8,7 @@ as a fused kernel; workspaces of libraries and the allocator's fragmentation com
 
 from __future__ import annotations
 
-import tomllib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
 from bench.natives import drawn
 from bench.noise import Noise
 from bench.plan import network_id
+from bench.reading import read_toml
 from bench.registry import find
 from bench.suite import MethodUse, Part, Suite
 from bench.types import Prompt
@@ -81,7 +82,7 @@ class Forecast:
 
 def gpus() -> dict[str, Gpu]:
     """The GPUs known by name."""
-    table = tomllib.loads((Path(__file__).parent / "gpus.toml").read_text(encoding="utf-8"))
+    table = read_toml(Path(__file__).parent / "gpus.toml")
     return {name: Gpu(name, **row) for name, row in table.items()}
 
 
@@ -138,6 +139,8 @@ def sheet(rows: list[Forecast], gpu: str = MEASURED, price: float | None = None)
         price: dollars an hour, instead of the table's.
     """
     chosen = gpus().get(gpu)
+    if price is not None and not 0 <= price < math.inf:
+        raise UsageError(f"--price takes dollars an hour, from 0; got {price}")
     rate = price if price is not None else chosen.price if chosen else None
     return [_line(r, chosen, rate) for r in rows]
 

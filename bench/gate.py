@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from bench.compare import Comparison, Report, compare
 from bench.errors import UsageError
-from bench.gate_pin import Pin, read_toml
+from bench.gate_pin import Pin, margins_in
 from bench.measured import Side, labelled, measures, pinned, sampler_digest, standing_protocol, text
+from bench.reading import read_toml
 from bench.stats import bounds, prompts_to_decide
 from bench.stats_sets import BLOCKS
 from bench.suite import with_methods
@@ -172,10 +173,7 @@ def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:
         UsageError: there are none, with the command that measures them; an unreadable file.
     """
     if file is not None:
-        table = read_toml(file).get("gate", {}).get("margins", {})
-        if not all(isinstance(v, int | float) and v >= 0 for v in table.values()):
-            raise UsageError(f"{file}: gate.margins holds a margin >= 0 for each number, got {table}")
-        found = {name: float(v) for name, v in table.items()}
+        found = margins_in(read_toml(file), file, "gate", "margins")
     else:
         found = {} if suite.shrunk else dict(suite.spec.gate.margins)  # a full suite's are not for stand-ins
     if not found:

@@ -23,12 +23,13 @@ import numpy as np
 
 from bench import views
 from bench.commit import write_file
-from bench.errors import StoreError, UsageError, few, near
+from bench.errors import StoreError, UsageError, near
 from bench.extractors import Extractor
 from bench.features import Features
 from bench.ids import digest, image_id
 from bench.pictures import SUFFIXES, picture_files, read_picture
 from bench.prompts import load_prompts
+from bench.reading import refuse
 from bench.types import Canvas, Prompt
 
 KINDS = {"world": ("width", "count", "prompts", "seed", "loop"), "folder": ("path",)}
@@ -149,7 +150,7 @@ def _render(prompt: Prompt, canvas: Canvas, seed: int) -> np.ndarray:
     from bench.world.render import render
     from bench.world.scene import Scene
 
-    return render(Scene.from_dict(dict(prompt.attributes["scene"])), canvas.width, seed, loop=canvas.loop).rgb
+    return render(Scene.from_dict(prompt.attributes["scene"]), canvas.width, seed, loop=canvas.loop).rgb
 
 
 def _folder(name: str, given: Mapping[str, Any], store: Path) -> Reference:
@@ -166,8 +167,7 @@ def _folder(name: str, given: Mapping[str, Any], store: Path) -> Reference:
             continue
         canvas = Canvas(rgb.shape[1], rgb.shape[0])
         items.append(Item(image_id(rgb), canvas, path.relative_to(root).as_posix(), partial(read_picture, path)))
-    if problems:
-        raise UsageError(f"reference {name!r}: {few(problems)}")
+    refuse(problems, f"reference {name!r}:")
     return of_pictures(name, {"kind": "folder", "path": str(root)}, items, store)
 
 

@@ -23,6 +23,7 @@ short side below ``MIN_SIDE``, is looked at once, as a whole.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -55,7 +56,7 @@ def parse(view: str) -> tuple[str, int | None]:
         raise UsageError(f"unknown view {view!r}; {near(name, VIEWS)}")
     if not colon:
         return name, None
-    if name == "whole" or not side.isdecimal() or int(side) < MIN_SIDE:
+    if name == "whole" or not re.fullmatch("[0-9]{1,9}", side) or int(side) < MIN_SIDE:
         raise UsageError(f"view {view!r}: expected NAME or NAME:SIDE with a side of at least {MIN_SIDE} pixels")
     return name, int(side)
 

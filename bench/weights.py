@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.errors import PrerequisiteError, UsageError, near
+from bench.reading import read_toml, shown
 
 MANIFEST = Path(__file__).with_name("weights.toml")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -85,10 +85,7 @@ def load_manifest(file: Path = MANIFEST) -> dict[str, Model]:
     Raises:
         UsageError: an unreadable file or wrong fields, each with file, entry and field.
     """
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the weights manifest {file}: {error}") from error
+    data = read_toml(file, "the weights manifest")
     try:
         models = _Manifest.model_validate(data).model
     except ValidationError as error:
@@ -115,7 +112,7 @@ def _explain(error: Mapping[str, Any], data: dict[str, Any]) -> str:
         return f"{said}: missing; expected a value"
     if error["type"] == "value_error":
         return f"{said}: {error['ctx']['error']}"
-    return f"{said}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r}"
+    return f"{said}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {shown(error['input'])}"
 
 
 # -- where, and how much of it

@@ -134,9 +134,14 @@ def test_margins_are_the_suites_and_their_absence_names_the_command(tmp_path: Pa
         margins_of(suite)
     (tmp_path / "margins.toml").write_text("[gate.margins]\nbrightness = 2\n")
     assert margins_of(suite, tmp_path / "margins.toml") == {"brightness": 2.0}
-    (tmp_path / "margins.toml").write_text("[gate.margins]\nbrightness = -2\n")
-    with pytest.raises(UsageError, match=">= 0"):
-        margins_of(suite, tmp_path / "margins.toml")
+    for wrong in ("-2", "nan", "inf", "true", '"2"', "[2]", "1e999", "1979-05-27"):
+        (tmp_path / "margins.toml").write_text(f"[gate.margins]\nbrightness = {wrong}\n")
+        with pytest.raises(UsageError, match=r"margins\.toml: gate\.margins\.brightness"):
+            margins_of(suite, tmp_path / "margins.toml")
+    for text, key in (("gate = 3", "gate"), ("[gate]\nmargins = [1]", r"gate\.margins")):
+        (tmp_path / "margins.toml").write_text(text)
+        with pytest.raises(UsageError, match=rf"margins\.toml: {key} must be a table"):
+            margins_of(suite, tmp_path / "margins.toml")
 
 
 def test_a_margin_for_what_has_no_better_or_is_not_measured_is_refused(tmp_path: Path) -> None:

@@ -103,9 +103,14 @@ def merged(parts: list[bytes], folder: Path) -> Store:
 def said(store: Store) -> list[Any]:
     """All that a leaderboard says but of runs and seconds."""
     build(store)
-    board = "select * from leaderboard where metric <> 'seconds'"
-    return [query(store, f"{sql} order by all")[1] for sql in (board, "from coverage", "from standing", "from pairs "
-            "where metric <> 'seconds'", "select recipe_id, image_id, contested from image", "from member")]  # fmt: skip
+    timeless = "where metric <> 'seconds'"
+    queries = (
+        f"select * from leaderboard {timeless}",
+        f"from pairs {timeless}",
+        "select recipe_id, image_id, contested from image",
+        *(f"from {table}" for table in ("coverage", "standing", "member")),
+    )
+    return [query(store, f"{sql} order by all")[1] for sql in queries]
 
 
 def everywhere(parts: list[bytes], folder: Path) -> Store:

@@ -55,7 +55,7 @@ def test_a_pinned_model_names_a_commit_and_a_digest_in_a_file_name_is_in_the_man
         (("digests = {}", 'digests = { "b.bin" = "00000000" }'), "digests names 'b.bin'"),
         (("digests = {}", 'digests = { "a.bin" = "00" }'), "64, or the first 8, hex digits"),
         (('"a/b"', '"https://example.org/c.pth"'), "files of a URL are the one file it ends in"),
-        (("[[model]]", "[[model"), "cannot read the weights manifest"),
+        (("[[model]]", "[[model"), "not TOML"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_file_entry_and_field(tmp_path: Path, change: tuple[str, str], said: str) -> None:

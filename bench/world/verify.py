@@ -164,7 +164,7 @@ def read_folder(folder: Path, prompts: Iterable[Prompt], detector: str = "colour
     files = [path for path in picture_files(folder) if path.parent == folder]
     rows = []
     for prompt in prompts:
-        scene = Scene.from_dict(dict(prompt.attributes["scene"]))
+        scene = Scene.from_dict(prompt.attributes["scene"])
         for path in (p for p in files if p.stem == prompt.id or p.stem.startswith(f"{prompt.id}_")):
             seen = [d.kind for d in detect(read_picture(path), scene, detector=detector)]
             counts = {k: seen.count(k) for k in KINDS}
