@@ -205,7 +205,7 @@ def sections(store: Store, suite: Suite) -> list[Section]:
                coalesce(bool_or(list_has_any(flags, ['changed-backbone', 'changed-settings'])), false),
                any_value(r.backbone)
         from picture m left join recipe r using (recipe_id) {where} group by part, m.method""")[1]  # fmt: skip
-    flags = {(part, method): told for part, method, *told, _ in found}
+    flags = {(part, method): (adopted, lossy, untidy) for part, method, adopted, lossy, untidy, _ in found}
     backbones = {(part, method): backbone for part, method, *_, backbone in found}
     uses = {m.label: m.backbone for m in suite.methods}
     made = []
@@ -218,11 +218,8 @@ def sections(store: Store, suite: Suite) -> list[Section]:
         for backbone in sorted(groups, key=lambda g: (g == NO_BACKBONE, g != suite.backbone, g)):
             lines = groups[backbone]
             spots = {c.label: _spots(b, c, lines, values.get(c.label, {})) for c in b.columns}
-            rows = tuple(
-                Row(line, *flags[b.part, line.method],
-                    {label: of[line.method] for label, of in spots.items() if line.method in of})
-                for line in lines
-            )  # fmt: skip
+            of = {line.method: {k: s[line.method] for k, s in spots.items() if line.method in s} for line in lines}
+            rows = tuple(Row(line, *flags[b.part, line.method], of[line.method]) for line in lines)
             made.append(Section(b.part, backbone, b.columns, rows))
     return made
 

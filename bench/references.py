@@ -4,7 +4,7 @@
     folder   real pictures on disk: path
     native   the suite's backbone's own squares (bench.natives), as far as they are made: width
 
-A set's id is the digest of what decides its pixels: for ``world`` the specification and the renderer's version, for
+A set's id is the digest of what decides its pixels: for ``world`` the specification and the renderer's source, for
 the others the ids of the decoded pictures, whose names and order do not count. A view that draws its places goes by
 those, so what it draws of which picture is added to the id (:meth:`Reference.id_through`). Features are kept like
 those of any other picture. A card with the set's picture ids and a digest lies in the store, ``references/<id>.json``.
@@ -30,6 +30,7 @@ from bench.ids import digest, image_id
 from bench.pictures import SUFFIXES, picture_files, read_picture
 from bench.prompts import load_prompts
 from bench.reading import refuse
+from bench.source import source_digest
 from bench.types import Canvas, Prompt
 
 KINDS = {"world": ("width", "count", "prompts", "seed", "loop"), "folder": ("path",)}
@@ -122,7 +123,8 @@ def load_reference(name: str, spec: Mapping[str, Any], store: Path) -> Reference
 
 
 def _world(name: str, given: Mapping[str, Any], store: Path) -> Reference:
-    from bench.world.render import HEIGHT, VERSION
+    from bench.world.render import HEIGHT, render
+    from bench.world.scene import Scene
 
     defaults = {"width": 8 * HEIGHT, "count": 200, "prompts": "scrollworld", "seed": 1000, "loop": False}
     spec = {"kind": "world", **defaults, **given}
@@ -133,7 +135,8 @@ def _world(name: str, given: Mapping[str, Any], store: Path) -> Reference:
     count, width = spec["count"], spec["width"]
     if count < 1 or width < HEIGHT:
         raise UsageError(f"reference {name!r}: needs count >= 1 and width >= {HEIGHT}, got {count} and {width}")
-    identity = digest(["reference", {k: v for k, v in spec.items() if k != "prompts"}, chosen.digest, VERSION])
+    drawn_by = source_digest(render, Scene)
+    identity = digest(["reference", {k: v for k, v in spec.items() if k != "prompts"}, chosen.digest, drawn_by])
     canvas = Canvas(width, HEIGHT, spec["loop"])
     draws = [(chosen.prompts[i % len(chosen.prompts)], spec["seed"] + i) for i in range(count)]
     known = _card_ids(_card(store, identity), identity)

@@ -54,9 +54,9 @@ def test_any_change_of_the_specification_is_another_set(tmp_path, change):
     assert load_reference("r", {**WORLD, **change}, tmp_path).id != load_reference("r", WORLD, tmp_path).id
 
 
-def test_the_renderers_version_is_part_of_the_identity(tmp_path, monkeypatch):
+def test_the_renderers_source_is_part_of_the_identity(tmp_path, monkeypatch):
     before = load_reference("r", WORLD, tmp_path).id
-    monkeypatch.setattr("bench.world.render.VERSION", "test")
+    monkeypatch.setattr(references, "source_digest", lambda *roots: "of another renderer")
     assert load_reference("r", WORLD, tmp_path).id != before
 
 
