@@ -92,7 +92,9 @@ def test_ddpm_steps_by_its_equation_with_the_numbers_of_the_stream() -> None:
     mean = b.sqrt() * (1 - step) / (1 - a) * clean + step.sqrt() * (1 - b) / (1 - a) * x
     drawn = Noise(3, "boat").normal("step-0", (1, 1, 2, 2))
     expected = mean + ((1 - b) / (1 - a) * (1 - step)).sqrt() * drawn
-    assert torch.allclose(made.step(out, made.timesteps[0], x).prev_sample.double(), expected, rtol=1e-5)
+    assert torch.allclose(
+        made.step(out, made.timesteps[0], x).prev_sample.double(), expected, rtol=1e-5, atol=1e-6
+    )  # float32, terms of size 3
 
 
 def test_a_generator_of_the_callers_own_is_used_as_it_is() -> None:
@@ -154,6 +156,6 @@ def test_methods_that_average_windows_refuse_a_drawing_checkpoint_before_any_wor
     backbone = checkpoint(tmp_path / "ddpm", tiny_sd, "DDPMScheduler")
     fusion = {"fusion": "gf"} if name == "gvcf" else {}
     with pytest.raises(UsageError, match=f"{name} averages windows.*DDPMScheduler draws.*sampler=ddim"):
-        find("methods", name).fn(backbone, BOAT, Canvas(40, 16), Noise(0, "boat"), steps=2, remainder="clamp", **fusion)
+        find("methods", name).fn(backbone, BOAT, Canvas(32, 16), Noise(0, "boat"), steps=2, stride=2, **fusion)
     assert backbone.meter.cost().seconds == {}
     assert backbone.meter.nfe == 0
