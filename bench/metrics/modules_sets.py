@@ -29,7 +29,7 @@ def one_width(widths: Tensor) -> Tensor:
     Raises:
         UsageError: different widths.
     """
-    known = torch.unique(widths[widths > 0])
+    known = widths[widths > 0].unique()
     if len(known) > 1:
         raise UsageError(f"expected rows of one width in all processes, got {', '.join(map(str, known.tolist()))}")
     return known[0] if len(known) else widths[0]
