@@ -103,9 +103,10 @@ def merged(parts: list[bytes], folder: Path) -> Store:
 def said(store: Store) -> list[Any]:
     """All that a leaderboard says but of runs and seconds."""
     build(store)
-    board = "select * from leaderboard where metric <> 'seconds'"
-    return [query(store, f"{sql} order by all")[1] for sql in (board, "from coverage", "from standing", "from pairs "
-            "where metric <> 'seconds'", "select recipe_id, image_id, contested from image", "from member")]  # fmt: skip
+    pictures = "select recipe_id, image_id, contested from image"
+    tables = [f"from {t} where metric <> 'seconds'" for t in ("leaderboard", "pairs")]
+    asked = [*tables, "from coverage", "from standing", "from member", pictures]
+    return [query(store, f"{sql} order by all")[1] for sql in asked]
 
 
 def everywhere(parts: list[bytes], folder: Path) -> Store:
