@@ -130,7 +130,7 @@ def agree(backbone: Any, folder: Path) -> bool:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_weights_that_were_planned_load_from_the_cache_wherever_main_has_gone(
-    name: str, network: Network, released: Callable[[str], Released]
+    name: str, network: Network, released: Callable[[str], Released], capsys: pytest.CaptureFixture[str]
 ) -> None:
     r = released(name)
     factory = find("backbones", BACKBONES[name])
@@ -144,9 +144,11 @@ def test_the_weights_that_were_planned_load_from_the_cache_wherever_main_has_gon
     assert not agree(loaded, r.moved)
     assert network.asked == []  # fetching was announced and is done
     network.cut()
+    capsys.readouterr()
     again = factory()
     assert again.weights == planned.weights_digest
     assert agree(again, r.folder)
+    assert capsys.readouterr().err == ""  # progress is the caller's to show
 
 
 @pytest.mark.parametrize(("name", "part", "cls"), [

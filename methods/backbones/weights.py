@@ -186,13 +186,15 @@ def world_folder() -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Progress is the caller's to show: switch the bars of transformers off for a while."""
-    from transformers.utils import logging
+    """Progress is the caller's to show: switch the bars of diffusers and transformers off for a while."""
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown = [library for library in (diffusers, transformers) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
