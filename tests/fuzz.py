@@ -333,14 +333,14 @@ def main() -> int:
 
 
 def _alarm(seconds: int = 20) -> None:
-    """No input may keep a reader busy: a case that takes this long fails."""
+    """No input may keep a reader busy: a case that takes this much time of the processor fails."""
     import signal
 
     def late(*_: Any) -> None:
         raise TimeoutError(f"more than {seconds} s")
 
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
 
 
 def _where(error: BaseException) -> str:

@@ -1,4 +1,7 @@
-"""Damaged inputs for every reader: nothing but our own errors. ``python tests/fuzz.py --n 2000`` runs more."""
+"""Damaged inputs for every reader: nothing but our own errors.
+
+``SCROLLBENCH_FUZZ=2000`` runs that many of each here, ``python tests/fuzz.py --n 2000`` says what came of each reader.
+"""
 
 from __future__ import annotations
 
