@@ -21,11 +21,18 @@ import numpy as np
 
 from bench.errors import PrerequisiteError, UsageError, near
 from bench.ids import digest, file_digest, folder_digest
+from bench.source import source_digest
 
-EXTRACTOR_VERSION = "1"  # bump when preprocessing or the layer that is read changes
 WORLD = Path(__file__).resolve().parent / "world" / "weights"
 STAND_INS = ("dino", "clip", "inception", "lpips", "oracle", "style")  # roles the miniature has networks of its own for
-ROLES = (*STAND_INS, "hps", "reward", "pick", "aesthetic", "iqa", "owl")
+WRAPPERS = {  # the class that calls the network of a role; its source is part of the network's identity
+    "dino": "bench.networks:Timm", "clip": "bench.networks:Clip", "lpips": "bench.networks_lpips:Lpips",
+    "inception": "bench.networks:Inception", "oracle": "bench.networks:Oracle", "hps": "bench.networks_hps:Hps",
+    "reward": "bench.networks_reward:ImageReward", "pick": "bench.networks_reward:PickScore",
+    "aesthetic": "bench.networks_aesthetic:Aesthetic", "iqa": "bench.networks_aesthetic:ClipIqa",
+    "owl": "bench.networks_owl:Owl", "style": "bench.networks_style:Style",
+}  # fmt: skip
+ROLES = tuple(WRAPPERS)
 FOLDER_FILES = {  # what a folder of each role must hold; a pattern stands for one file
     "dino": ("config.json", "model.safetensors"),  # timm, written by timm.models.save_for_hf
     "inception": ("config.json", "model.safetensors"),  # timm classifier
@@ -180,7 +187,7 @@ DEFAULTS = {  # what a role means where a suite names no extractor
 
 @dataclass(frozen=True)
 class Found:
-    """An extractor whose weights are here. ``digest`` is its identity: version, architecture and weights."""
+    """An extractor whose weights are here. ``digest`` is its identity: source, architecture and weights."""
 
     name: str
     role: str
@@ -232,7 +239,7 @@ def find(ref: str) -> Found:
             raise UsageError(f"{path} is not a {wanted} folder: it lacks {', '.join(missing)} (expected {wants})")
         if many := [p.name for files in there.values() if len(files) > 1 for p in sorted(files)]:
             raise UsageError(f"{path} does not say which weights are meant: {', '.join(many)}; keep one of them there")
-        return Found(path.name, wanted, _identity(wanted, "", folder_digest(path)), path, "")
+        return Found(path.name, wanted, _identity(wanted, path, folder_digest(path)), path, "")
     spec = NAMES[ref]
     if not spec.file:
         path = WORLD / (spec.folder or ref)
@@ -241,7 +248,7 @@ def find(ref: str) -> Found:
                 f"the weights of {ref!r} are not in {path}. They ship with the package: reinstall scrollbench, "
                 f"or train them:\n  scrollbench world train {path.name}"
             )
-        return Found(ref, wanted, _identity(wanted, "", folder_digest(path)), path, "")
+        return Found(ref, wanted, _identity(wanted, path, folder_digest(path)), path, "")
     parts = (spec, *spec.also)
     path, *also = (_place(s)[0] for s in parts)
     absent = [s for s, p in zip(parts, (path, *also)) if not p.is_file()]
@@ -252,7 +259,7 @@ def find(ref: str) -> Found:
         )
     files = [_file(p, p.stat().st_mtime_ns) for p in (path, *also)]
     weights = digest(files) if also else files[0]
-    identity = _identity(wanted, spec.model, weights, spec.variant)
+    identity = _identity(wanted, path, weights, spec.model, spec.variant)
     return Found(ref, wanted, identity, path, spec.model, tuple(also), spec.variant)
 
 
@@ -279,11 +286,17 @@ def card(ref: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _identity(wanted: str, model: str, weights: str, variant: str = "") -> str:
+def _identity(wanted: str, path: Path, weights: str, model: str = "", variant: str = "") -> str:
     heads = ""
     if wanted == "lpips" and model:  # the linear heads are part of what is measured
         heads = file_digest(lpips_heads(model))
-    return digest(["extractor", EXTRACTOR_VERSION, wanted, model, weights, heads, *([variant] if variant else [])])
+    source = source_digest(wrapper(wanted, path))
+    return digest(["extractor", source, wanted, model, weights, heads, variant])
+
+
+def wrapper(role: str, path: Path) -> str:
+    """``module:class`` that wraps a role's network; a folder of role inception is a timm classifier."""
+    return WRAPPERS["dino" if role == "inception" and path.is_dir() else role]
 
 
 def lpips_heads(net: str) -> Path:

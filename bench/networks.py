@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bench.errors import UsageError
-from bench.extractors import Extractor, Found
+from bench.extractors import Extractor, Found, wrapper
 
 BATCH = 32
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -28,21 +29,10 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 
 def build(found: Found, device: str = "cpu") -> Extractor:
     """Load a located extractor on a device."""
-    from bench.networks_aesthetic import Aesthetic, ClipIqa
-    from bench.networks_hps import Hps
-    from bench.networks_lpips import Lpips
-    from bench.networks_owl import Owl
-    from bench.networks_reward import ImageReward, PickScore
-    from bench.networks_style import Style
-
-    inception = Inception if found.path.is_file() else Timm
-    kinds: dict[str, Any] = {
-        "dino": Timm, "clip": Clip, "lpips": Lpips, "inception": inception, "oracle": Oracle, "hps": Hps,
-        "reward": ImageReward, "pick": PickScore, "aesthetic": Aesthetic, "iqa": ClipIqa, "owl": Owl,
-        "style": Style,
-    }  # fmt: skip
+    module, _, name = wrapper(found.role, found.path).partition(":")
+    kind = getattr(import_module(module), name)
     with _quiet(), torch.random.fork_rng(devices=[]):  # some constructors draw weights before reading them
-        made: Extractor = kinds[found.role](found, device)
+        made: Extractor = kind(found, device)
     return made
 
 

@@ -9,14 +9,17 @@ from functools import cached_property
 from typing import Any
 
 from bench.errors import PrerequisiteError, UsageError, near
-from bench.ids import digest, recipe_id, source_digest
+from bench.ids import digest, recipe_id
 from bench.natives import drawn
+from bench.noise import Noise
 from bench.records import Ledger, Record
 from bench.registry import FAMILIES, find
+from bench.source import source_digest
 from bench.store import Store
 from bench.suite import MethodUse, Part, Suite
 from bench.types import Prompt, Recipe
 
+TO_RGB = "bench.run:to_rgb"  # every picture goes through it
 ATTEMPTS = 3  # failures after which a recipe is left alone until something about it changes
 
 
@@ -146,7 +149,8 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
         try:
             identity: dict[str, Any] = {
                 "method": use.method.name, "method_version": use.method.version,
-                "method_source": source_digest(use.method.fn), "params": use.params, **backbone.identity(use, suite),
+                "method_source": source_digest(use.method.fn, Noise, TO_RGB), "params": use.params,
+                **backbone.identity(use, suite),
             }  # fmt: skip
         except PrerequisiteError as error:
             for part in suite.parts:

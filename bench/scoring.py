@@ -1,14 +1,15 @@
 """What scoring has to do: a suite's metrics, the pictures there are, and the keys of what is missing.
 
-A score's key is the digest of everything that decides it: picture, metric and its version, knobs, extractor, view, and
-the prompt where the metric reads it. Pictures are found through the records alone: nothing here can load a generator.
+A score's key is the digest of everything that decides it: picture, metric with its version and source, knobs,
+extractor, view, and the prompt where the metric reads it. Pictures are found through the records alone: nothing here
+can load a generator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,14 @@ from bench.ids import digest
 from bench.natives import natives
 from bench.references import Item, Reference, load_reference, of_pictures
 from bench.registry import Metric
+from bench.sample import Sample
+from bench.source import source_digest
 from bench.types import Canvas, Cost, Prompt
 
 if TYPE_CHECKING:
     from bench.records import Ledger
     from bench.store import Store
     from bench.suite import MetricUse, Suite
-
-SCORE_VERSION = "1"  # bump when the rules of the keys below change
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +41,17 @@ class Task:
         """What is computed."""
         return self.use.metric
 
+    @cached_property
+    def source(self) -> str:
+        """Digest of the source that turns crops and features into the numbers."""
+        return source_digest(self.metric.fn, Sample if self.metric.scope == "image" else Reference)
+
     @property
     def protocol(self) -> dict[str, Any]:
         """What a record says about how its numbers were made."""
         return {
-            "metric": self.metric.name, "metric_version": self.metric.version, "params": dict(self.use.params),
+            "metric": self.metric.name, "metric_version": self.metric.version, "metric_source": self.source,
+            "params": dict(self.use.params),
             "extractor": self.found.name if self.found else None,
             "extractor_digest": self.found.digest if self.found else None, "view": self.use.view,
         }  # fmt: skip
@@ -230,17 +237,18 @@ def _cell(picture: Picture) -> tuple[str, str]:
 def score_key(task: Task, picture: Picture) -> str:
     """Identity of one metric's numbers on one picture."""
     asked = [picture.prompt.text, dict(picture.prompt.attributes)] if task.metric.prompted else None
-    return digest(["score", SCORE_VERSION, picture.image_id, _how(task), view_key(task, picture), asked])
+    return digest(["score", picture.image_id, _how(task), view_key(task, picture), asked])
 
 
 def set_key(task: Task, pictures: Iterable[Picture], suite_digest: str, reference_id: str) -> str:
     """Identity of one set metric's numbers on the pictures of one part and method of a suite."""
     members = sorted([*_cell(p), p.image_id, view_key(task, p)] for p in pictures)
-    return digest(["set_score", SCORE_VERSION, suite_digest, _how(task), members, reference_id])
+    return digest(["set_score", suite_digest, _how(task), members, reference_id])
 
 
 def _how(task: Task) -> list[Any]:
-    return [task.metric.name, task.metric.version, dict(task.use.params), task.found.digest if task.found else None]
+    network = task.found.digest if task.found else None
+    return [task.metric.name, task.metric.version, task.source, dict(task.use.params), network]
 
 
 def view_key(task: Task, picture: Picture) -> str:

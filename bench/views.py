@@ -29,9 +29,9 @@ from functools import cache
 import numpy as np
 
 from bench.errors import UsageError, near
+from bench.source import source_digest
 from bench.types import Canvas
 
-VIEW_VERSION = "1"  # bump when any box below moves; part of every score's key
 VIEWS = ("whole", "squash", "letterbox", "centre", "tiles", "windows", "seams", "ring", "random", "random-2023", "even")
 DRAWN = ("random", "random-2023")  # other pictures, other places
 MIN_SIDE = 8  # px; squares smaller than this show nothing a network could read
@@ -71,7 +71,13 @@ def key(view: str, canvas: Canvas, prompt_id: str = "") -> str:
     """Identity of a view on a canvas: two equal keys mean the same crops of the same picture."""
     name, _ = parse(view)
     draw = f"#{prompt_id}" if name in DRAWN else ""
-    return f"{view}@{VIEW_VERSION}{'-loop' if canvas.loop else ''}{draw}"
+    return f"{view}@{_version()}{'-loop' if canvas.loop else ''}{draw}"
+
+
+@cache
+def _version() -> str:
+    """Digest of how pictures are cut: where any box below moves, scores and features are made again."""
+    return source_digest(crops)[:8]
 
 
 def boxes(view: str, canvas: Canvas, prompt_id: str = "") -> tuple[Box, ...]:
@@ -171,7 +177,7 @@ def _strips(canvas: Canvas, side: int) -> tuple[Box, ...]:
 
 
 def _draw(last: int, prompt_id: str, axis: str) -> int:
-    number = int.from_bytes(hashlib.sha256(f"view:{VIEW_VERSION}:{axis}:{prompt_id}".encode()).digest()[:8])
+    number = int.from_bytes(hashlib.sha256(f"view:1:{axis}:{prompt_id}".encode()).digest()[:8])
     return number % (last + 1)
 
 
