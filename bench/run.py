@@ -307,14 +307,13 @@ def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[st
     """
     # Copies, so that one who goes around what is frozen harms nobody else.
     leading = copy.deepcopy((job.prompt, job.recipe.canvas))
-    knobs = copy.deepcopy(dict(job.use.params))
     noise = Noise(job.recipe.seed, job.recipe.prompt_id)
     meter = None if backbone is None else backbone.meter
     if meter is not None:
         meter.reset()
     started = time.perf_counter()
     with isolated() as traces:
-        picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **knobs)
+        picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **job.use.params)
         rgb, flags = to_rgb(picture, job.recipe.canvas)
     if traces.drawn:
         raise RuntimeError(touched(traces.drawn))

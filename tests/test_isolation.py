@@ -27,7 +27,6 @@ from bench.errors import UsageError
 from bench.ids import digest
 from bench.index import build
 from bench.isolation import Traces, isolated
-from bench.noise import Noise
 from bench.plan import make_plan
 from bench.registry import find
 from bench.run import generate
@@ -161,8 +160,8 @@ def test_the_user_can_still_stop_a_run(tmp_path: Path, store: Store) -> None:
 # -- what a sampler is given
 
 MEDDLE = """
-    for change in (lambda: prompt.attributes["scene"]["things"].append("boat"),
-                   lambda: prompt.attributes["scene"].update(sun=2), lambda: prompt.attributes.clear()):
+    for change in (lambda: prompt.attributes["plan"]["things"].append("boat"),
+                   lambda: prompt.attributes["plan"].update(sun=2), lambda: prompt.attributes.clear()):
         try:
             change()
         except (AttributeError, TypeError):
@@ -178,24 +177,13 @@ MEDDLE = """
 
 def test_nothing_that_a_sampler_is_given_can_be_changed_for_others(tmp_path: Path, store: Store) -> None:
     file = write_suite(tmp_path, plugins=faulty(MEDDLE.strip()))
-    row = {"id": "a", "text": "a sea", "theme": "sea", "scene": {"things": ["sun"]}}
+    row = {"id": "a", "text": "a sea", "theme": "sea", "plan": {"things": ["sun"]}}
     (tmp_path / "prompts.jsonl").write_text(json.dumps(row) + "\n")
     plan = make_plan(load_suite(file, {}), store)
     before = [copy.deepcopy((job.recipe, job.prompt)) for job in plan.cells]
     result = generate(plan, store)
     assert result.complete, result.failures
     assert [(job.recipe, job.prompt) for job in plan.cells] == before
-
-
-def test_knobs_that_hold_lists_are_each_calls_own(tmp_path: Path, store: Store) -> None:
-    grows = faulty("sizes.append(2); scale = len(sizes) / 4").replace("scale: float = 1.0):", "sizes: list = [1]):", 1)
-    grows = grows.replace(', presets={"fine": {"scale": 0.5}}', "")
-    assert generate(make_plan(small(tmp_path, plugins=grows), store), store).complete
-    params = [r["recipe"]["params"] for r in of_kind(store, "image") if r["label"] == "plugins.py@grain"]
-    assert params == [{"sizes": [1]}] * 3
-    expected, _ = run.to_rgb(0.5 * Noise(0, "reef").generator("canvas").random((3, 8, 16)), Canvas(16, 8))
-    image_id = next(r["image_id"] for r in of_kind(store, "image") if r["recipe"]["prompt_id"] == "reef")
-    assert (store.read_image(image_id) == expected).all()
 
 
 def test_prompts_are_frozen_at_every_depth_and_still_copy_pickle_compare_and_go_into_json() -> None:

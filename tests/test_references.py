@@ -183,7 +183,7 @@ def test_all_pictures_that_cannot_be_read_are_named_at_once(tmp_path):
     folder(tmp_path / "a", tiny.pictures(2), "12")
     for name in ("bad", "worse"):
         (tmp_path / "a" / f"{name}.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"bad\.png.*worse\.png"):
+    with pytest.raises(UsageError, match=r"(?s)bad\.png.*worse\.png"):
         load_reference("r", {"kind": "folder", "path": str(tmp_path / "a")}, tmp_path)
 
 
