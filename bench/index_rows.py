@@ -106,7 +106,8 @@ def _run(tables: Tables, r: Mapping[str, Any]) -> Row:
 def _image(r: Mapping[str, Any]) -> Row:
     cost = r.get("cost") or {}
     stages = cost.get("seconds")
-    seconds = sum(stages.values()) if stages else None
+    known = stages and None not in stages.values()  # missing is missing
+    seconds = sum(stages.values()) if known else None
     return {**r, "nfe": cost.get("nfe"), "peak_bytes": cost.get("peak_bytes"), "seconds": seconds, "stages": stages}
 
 

@@ -93,7 +93,7 @@ def test_ddpm_steps_by_its_equation_with_the_numbers_of_the_stream() -> None:
     drawn = Noise(3, "boat").normal("step-0", (1, 1, 2, 2))
     expected = mean + ((1 - b) / (1 - a) * (1 - step)).sqrt() * drawn
     assert torch.allclose(
-        made.step(out, made.timesteps[0], x).prev_sample.double(), expected, rtol=1e-5, atol=1e-6
+        made.step(out, made.timesteps[0], x).prev_sample.double(), expected.double(), rtol=1e-5, atol=1e-6
     )  # float32, terms of size 3
 
 

@@ -207,7 +207,7 @@ def test_one_bad_file_leaves_the_others_proposed_and_every_door_names_it(tmp_pat
     (tmp_path / "m.csv").write_text("file,prompt_id\nred.png,reef\nharbour_seed0.JPG,harbour\nvast_reef.png,dune\n")
     with pytest.raises(UsageError, match=r"(?s)red\.png.*vast_reef\.png is 200x100"):
         adopt(brought, suite, "theirs", tmp_path / "m.csv", Store(tmp_path / "store"))
-    with pytest.raises(UsageError, match=r"reference 'r': cannot read picture .*red\.png"):
+    with pytest.raises(UsageError, match=r"reference 'r':\s+cannot read picture .*red\.png"):
         load_reference("r", {"kind": "folder", "path": str(brought)}, tmp_path)
 
 
