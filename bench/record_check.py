@@ -53,7 +53,7 @@ _CANVAS = {"width": "BIGINT", "height": "BIGINT", "loop": "BOOLEAN"}
 _NESTED: dict[str, dict[str, str]] = {
     "recipe": {**TABLES["recipe"], "canvas": "JSON"},
     "environment": {name: kind for name, kind in TABLES["environment"].items() if name != "details"},
-    "cost": {"nfe": "BIGINT", "peak_bytes": "BIGINT", "seconds": "JSON"},
+    "cost": {"nfe": "DOUBLE", "peak_bytes": "DOUBLE", "seconds": "JSON"},
 }
 
 _IS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -164,8 +164,8 @@ def _nested(name: str, value: dict[str, Any]) -> str:
         return why
     if name == "cost":
         seconds = value.get("seconds") or {}
-        wrong = [stage for stage, s in seconds.items() if not _IS["DOUBLE"][1](s)]
-        return f"cost.seconds.{_shown(wrong[0])}: expected a number" if wrong else ""
+        wrong = [stage for stage, s in seconds.items() if s is not None and not _IS["DOUBLE"][1](s)]
+        return f"cost.seconds.{_shown(wrong[0])}: expected a number or null" if wrong else ""
     if name != "recipe":
         return ""
     canvas = value.get("canvas") or {}
