@@ -10,6 +10,7 @@ from typing import Any
 from bench.errors import ScrollBenchError
 from bench.ids import digest
 from bench.ledger import SLOTS, Ledger, choose, group_id, told
+from bench.record_check import BIGGEST
 from bench.tables import PROTOCOL, TABLES
 
 Row = dict[str, Any]
@@ -106,9 +107,14 @@ def _run(tables: Tables, r: Mapping[str, Any]) -> Row:
 def _image(r: Mapping[str, Any]) -> Row:
     cost = r.get("cost") or {}
     stages = cost.get("seconds")
-    known = stages and None not in stages.values()  # missing is missing
-    seconds = sum(stages.values()) if known else None
-    return {**r, "nfe": cost.get("nfe"), "peak_bytes": cost.get("peak_bytes"), "seconds": seconds, "stages": stages}
+    seconds = sum(stages.values()) if stages and None not in stages.values() else None
+    counts = {name: _count(cost.get(name)) for name in ("nfe", "peak_bytes")}
+    return {**r, **counts, "seconds": seconds, "stages": stages}
+
+
+def _count(value: float | None) -> int | None:
+    """A whole number of what a backbone says that it counted."""
+    return None if value is None or abs(value) >= BIGGEST else round(value)
 
 
 def _derive(tables: Tables) -> None:

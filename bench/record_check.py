@@ -53,7 +53,7 @@ _CANVAS = {"width": "BIGINT", "height": "BIGINT", "loop": "BOOLEAN"}
 _NESTED: dict[str, dict[str, str]] = {
     "recipe": {**TABLES["recipe"], "canvas": "JSON"},
     "environment": {name: kind for name, kind in TABLES["environment"].items() if name != "details"},
-    "cost": {"nfe": "BIGINT", "peak_bytes": "BIGINT", "seconds": "JSON"},
+    "cost": {"nfe": "DOUBLE", "peak_bytes": "DOUBLE", "seconds": "JSON"},
 }
 
 _IS: dict[str, tuple[str, Callable[[Any], bool]]] = {
