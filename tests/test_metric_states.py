@@ -96,26 +96,26 @@ def of(cls, sets):
 # -- copies
 
 
-def through_one_buffer(cls, buffer, fill):
+def through_one_buffer(cls, buffer, put):
     metric, sets = made(cls), rows()
     for turn in range(4):
         for name in cls.spec.inputs:
             batch = sets[name][turn][:8]
-            fill(buffer, batch)
+            put(buffer, batch)
             add(metric, name, buffer)
     return float(metric.compute()), of(cls, {n: s[:, :8] for n, s in sets.items()})
 
 
 @pytest.mark.parametrize("cls", OF_SETS.values(), ids=OF_SETS)
 def test_rows_are_those_of_the_time_of_update_though_the_buffer_is_used_again(cls, monkeypatch):
-    def fill(buffer, batch):
+    def put(buffer, batch):
         buffer[:] = torch.from_numpy(batch) if isinstance(buffer, torch.Tensor) else batch
 
     for buffer in (np.empty((8, 6)), torch.empty(8, 6, dtype=torch.float64)):
-        found, right = through_one_buffer(cls, buffer, fill)
+        found, right = through_one_buffer(cls, buffer, put)
         assert found == pytest.approx(right, rel=CLOSE)
     monkeypatch.setattr(cls, "_own", lambda self, rows: torch.as_tensor(rows).flatten())
-    found, right = through_one_buffer(cls, np.empty((8, 6)), fill)  # the control: states that are the buffer itself
+    found, right = through_one_buffer(cls, np.empty((8, 6)), put)  # the control: states that are the buffer itself
     assert found != pytest.approx(right, rel=1e-3)
 
 
@@ -154,6 +154,27 @@ def test_pictures_that_require_grad_give_a_number_and_no_graph_is_kept(cls, recw
     assert not metric.total.requires_grad
     assert float(metric.compute()) == float(plain.compute())
     assert not [w for w in recwarn if "requires_grad" in str(w.message)]
+
+
+@pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
+def test_updates_in_and_out_of_inference_mode_go_together(cls):
+    plain, mixed = made(cls), made(cls)
+    with torch.inference_mode():
+        mixed.reset()
+        fill(mixed)
+    fill(mixed)
+    for _ in range(2):
+        fill(plain)
+    assert float(mixed.compute()) == float(plain.compute())
+
+
+def fill(metric):
+    """Some of everything that a metric takes."""
+    if isinstance(metric, _PerImage):
+        metric.update(scrolls(2), ["a sea"] * 2)
+    else:
+        for name in type(metric).spec.inputs:
+            add(metric, name, torch.from_numpy(rows()[name][0]))
 
 
 # -- types

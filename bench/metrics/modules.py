@@ -134,10 +134,10 @@ class _PerImage(Metric):  # type: ignore[misc]
             sample = Sample(rgb, prompt, canvas, extractor=self.extractor, view=self.view, turn=turn)
             found = {v.name: v.value for v in self.spec.fn(sample, **self.knobs) if v.index is None}[self.value]
             if found is None:
-                self.undefined += 1
+                self.undefined = self.undefined + 1
             else:
-                self.total += found
-                self.count += 1
+                self.total = self.total + found
+                self.count = self.count + 1
 
 
 class GSD(_PerImage):

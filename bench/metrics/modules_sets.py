@@ -29,10 +29,10 @@ def one_width(widths: Tensor) -> Tensor:
     Raises:
         UsageError: different widths.
     """
-    known = widths[widths > 0].unique()
+    known = sorted({int(w) for w in widths if w})
     if len(known) > 1:
-        raise UsageError(f"expected rows of one width in all processes, got {', '.join(map(str, known.tolist()))}")
-    return known[0] if len(known) else widths[0]
+        raise UsageError(f"expected rows of one width in all processes, got {', '.join(map(str, known))}")
+    return widths.max()
 
 
 class _PerSet(Metric):  # type: ignore[misc]
@@ -90,7 +90,7 @@ class _PerSet(Metric):  # type: ignore[misc]
             )
         if int(self.width) not in (0, rows.shape[1]):
             raise UsageError(f"{self.spec.name}: expected rows of width {int(self.width)}, got {rows.shape[1]}")
-        self.width.fill_(rows.shape[1])
+        self.width = torch.full_like(self.width, rows.shape[1])
         getattr(self, name).append(self._own(rows))
 
     def _own(self, rows: Tensor | np.ndarray) -> Tensor:
