@@ -184,7 +184,8 @@ def options(bench: Bench, rng: random.Random) -> None:
     plain: dict[str, Any] = {
         "set": ["Grain.scale=0.5", "world-blurred.sigma=2"],
         "methods": ["Grain", "world-suns", f"{bench.folder}/plugins.py@grain:fine"],
-        "metrics": ["Light", "sharpness", "gsd-dino[world-vit]@tiles:32"], "seeds": [0, 3], "limit": 2, "tier": "miniature",
+        "metrics": ["Light", "sharpness", "gsd-dino[world-vit]@tiles:32"], "seeds": [0, 3], "limit": 2,
+        "tier": "miniature",
     }  # fmt: skip
     key = rng.choice([*plain, "suite", "shard", "set", "set"])
     if key == "suite":
