@@ -200,7 +200,7 @@ def sections(store: Store, suite: Suite) -> list[Section]:
                coalesce(bool_or(list_has_any(flags, ['changed-backbone', 'changed-settings'])), false),
                any_value(r.backbone)
         from picture m left join recipe r using (recipe_id) {where} group by part, m.method""")[1]  # fmt: skip
-    flags = {(part, method): told for part, method, *told, _ in found}
+    flags = {(part, method): (adopted, lossy, untidy) for part, method, adopted, lossy, untidy, _ in found}
     backbones = {(part, method): backbone for part, method, *_, backbone in found}
     uses = {m.label: m.backbone for m in suite.methods}
     made = []

@@ -189,13 +189,13 @@ class _Scorer:
         place = (picture.prompt, picture.canvas, picture.cost, self.network, task.use.view)
         return Sample(rgb, *place, image_id=picture.image_id, cache=cache, turn=picture.turn)
 
-    def _failed(self, task: Task, key: str, picture: Picture, error: Exception) -> None:
+    def _failed(self, task: Task, key: str, picture: Picture, error: BaseException) -> None:
         named = {"image_id": picture.image_id, "recipe_id": picture.recipe_id, "prompt_id": picture.prompt.id}
         self._record_failure({"key": key, **named, **task.protocol}, error)
         self.result.failed += 1
         self._advance(f"{task.use.label} failed")
 
-    def _record_failure(self, about: Mapping[str, Any], error: Exception) -> None:
+    def _record_failure(self, about: Mapping[str, Any], error: BaseException) -> None:
         # not of kind "failure": those count against the making of a picture
         reason = "oom" if isinstance(error, MemoryError) or "out of memory" in str(error).lower() else "crash"
         message = str(error) if isinstance(error, ScrollBenchError) else f"{type(error).__name__}: {error}"

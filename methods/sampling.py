@@ -39,7 +39,7 @@ def keyed(scheduler: Any, noise: Noise) -> Any:
 
 
 def undrawn(scheduler: Scheduler, method: str) -> None:
-    """Refuse a scheduler that draws, before any work: a copy of it takes a step on one number."""
+    """Refuse a scheduler that draws, before any work: a copy of it takes its first steps on one number."""
     import torch
 
     from methods.backbones.drawing import DrawsError
@@ -48,8 +48,8 @@ def undrawn(scheduler: Scheduler, method: str) -> None:
         return
     trial, one = copy.deepcopy(scheduler), torch.ones(1, 1, 1, 1)
     try:
-        t = trial.timesteps[0]
-        trial.step(trial.scale_model_input(one, t), t, one)
+        for t in trial.timesteps[:3]:  # solvers of second order may draw in the second only
+            trial.step(trial.scale_model_input(one, t), t, one)
     except DrawsError as refusal:
         raise UsageError(
             f"{method} averages windows, and noise that each draws for itself would average away: {refusal}"
