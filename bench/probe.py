@@ -183,15 +183,26 @@ def _value(value: Any) -> Any:
 
 
 def _module(module: Any) -> list[Any]:
-    """Class, own attributes, hooks and children. What has no public name is the module's own affair, unless it acts."""
+    """Class, own attributes, hooks and children.
+
+    A library may change its modules as it likes where no user looks: private data, and private functions and hooks of
+    its own (transformers hooks into its layers when hidden states are first asked for).
+    """
     space = vars(module)
     own = {
         k: v if type(v) in PLAIN else _value(v)
         for k, v in space.items()
-        if (k[0] != "_" or callable(v)) and k not in BOOKS
+        if (k[0] != "_" or (callable(v) and not _at_home(v, module))) and k not in BOOKS
     }
-    hooks = [Same(hook) for book in HOOKS if space.get(book) for hook in space[book].values()]
+    books = (space[book].values() for book in HOOKS if space.get(book))
+    hooks = [Same(hook) for book in books for hook in book if not _at_home(hook, module)]
     return [type(module), own, hooks, [Same(child) for child in module._modules.values()]]
+
+
+def _at_home(function: Any, module: Any) -> bool:
+    """Whether a function is of torch or of the library that the module's class is of."""
+    home, maker = (str(getattr(of, "__module__", "")).partition(".")[0] for of in (type(module), function))
+    return maker in (home, "torch")
 
 
 def _tensor(tensor: Any) -> tuple[Any, ...]:

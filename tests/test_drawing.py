@@ -86,15 +86,14 @@ def test_schedulers_that_do_not_draw_step_as_diffusers_own(name: str) -> None:
 def test_ddpm_steps_by_its_equation_with_the_numbers_of_the_stream() -> None:
     made = keyed(scheduler("DDPMScheduler", clip_sample=False), Noise(3, "boat"))
     t, x, out = int(made.timesteps[0]), torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.2)
-    a, b = (made.alphas_cumprod[i].double() for i in (t, t - 250))
-    clean = (x - (1 - a).sqrt() * out) / a.sqrt()
+    a, b = (float(made.alphas_cumprod[i]) for i in (t, t - 250))
+    clean = (x - (1 - a) ** 0.5 * out) / a**0.5
     step = a / b
-    mean = b.sqrt() * (1 - step) / (1 - a) * clean + step.sqrt() * (1 - b) / (1 - a) * x
+    mean = b**0.5 * (1 - step) / (1 - a) * clean + step**0.5 * (1 - b) / (1 - a) * x
     drawn = Noise(3, "boat").normal("step-0", (1, 1, 2, 2))
-    expected = mean + ((1 - b) / (1 - a) * (1 - step)).sqrt() * drawn
-    assert torch.allclose(
-        made.step(out, made.timesteps[0], x).prev_sample.double(), expected.double(), rtol=1e-5, atol=1e-6
-    )  # float32, terms of size 3
+    expected = mean + ((1 - b) / (1 - a) * (1 - step)) ** 0.5 * drawn
+    stepped = made.step(out, made.timesteps[0], x).prev_sample
+    assert torch.allclose(stepped, expected, rtol=1e-5, atol=1e-6)  # float32, terms of size 3
 
 
 def test_a_generator_of_the_callers_own_is_used_as_it_is() -> None:
