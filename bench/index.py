@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from bench.commit import sync_folder, writing
 from bench.errors import StoreError, UsageError, near
 from bench.index_rows import Row, tabulate
+from bench.records import Record, no_cycles
 from bench.tables import DERIVED, TABLES, VIEWS
 
 if TYPE_CHECKING:
@@ -45,12 +46,12 @@ def build(store: Store) -> Path:
     return build_file(store.records(), store.root / NAME)
 
 
-def build_file(records: Iterable[Mapping[str, Any]], path: Path) -> Path:
+def build_file(records: Iterable[Record], path: Path) -> Path:
     """Build the index of any records at ``path`` (see :func:`build`)."""
     import duckdb
 
-    rows = tabulate(records)
-    with writing(path, 0):
+    with no_cycles(), writing(path, 0):
+        rows = tabulate(records)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".index-", suffix=".tmp"))
         try:

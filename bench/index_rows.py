@@ -11,6 +11,7 @@ from bench.errors import ScrollBenchError
 from bench.ids import digest
 from bench.ledger import SLOTS, Ledger, choose, group_id, told
 from bench.record_check import BIGGEST
+from bench.records import Record
 from bench.tables import PROTOCOL, TABLES
 
 Row = dict[str, Any]
@@ -19,12 +20,12 @@ Tables = dict[str, dict[Any, Row]]
 COST = {"seconds": "s", "nfe": "evaluations", "peak_bytes": "bytes"}
 
 
-def tabulate(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Row]]:
+def tabulate(records: Iterable[Record]) -> dict[str, list[Row]]:
     """Sort records into the rows of the tables; what counts of those that speak of one thing, the ledger says.
 
     A row of ``score`` or ``set_score`` holds all numbers of a record, as lists ``name``, ``index`` and ``value``.
     """
-    ledger = Ledger(dict(r) for r in records)
+    ledger = Ledger(records)
     tables: Tables = {name: {} for name in TABLES}
     for run_id, run in sorted(ledger.runs.items()):
         tables["run"][run_id] = _run(tables, run)
@@ -56,16 +57,15 @@ def _scores(tables: Tables, ledger: Ledger) -> None:
             heads = ledger.heads(kind, slot)
             if kind == "set_score" and groups.get(slot[:3]) != slot[3]:
                 continue  # of other pictures than those that are there now
-            by: dict[str, list[Any]] = {}
+            by: dict[str, list[Record]] = {}
             for r in heads:
-                by.setdefault(_protocol(protocols, r)["protocol"], []).append(r)
-            kept += [(r["key"], protocol, r) for protocol, same in by.items() for r in (choose(same),)]
-        kept.sort(key=lambda k: (*k[:2], k[2].get("id", "")))
-        for _, _, r in kept:
+                protocol = _protocol(protocols, r)
+                by.setdefault(protocol["protocol"], []).append({**r, **protocol, "method": r.get("label")})
+            kept += [choose(same) for same in by.values()]
+        for r in sorted(kept, key=lambda r: (r["key"], r["protocol"], r.get("id", ""))):
             values = r["values"] if kind == "score" else [[n, None, v] for n, v in sorted(r["values"].items())]
-            name, index, value = map(list, zip(*values)) if values else ([], [], [])
-            row = {**r, **_protocol(protocols, r), "method": r.get("label")}
-            tables[kind][len(tables[kind])] = {**row, "name": name, "index": index, "value": value}
+            r["name"], r["index"], r["value"] = map(list, zip(*values)) if values else ([], [], [])
+            tables[kind][len(tables[kind])] = r
     for row in sorted(protocols.values(), key=lambda p: str(p["protocol"])):
         tables["protocol"][row["protocol"]] = row
 
@@ -73,10 +73,11 @@ def _scores(tables: Tables, ledger: Ledger) -> None:
 def _protocol(known: dict[tuple[Any, ...], Row], r: Mapping[str, Any]) -> Row:
     """How a record's numbers were made, with the digest that names it."""
     fields = {c: r.get(c) for c in PROTOCOL if c != "protocol"}
-    params = json.dumps(fields["params"], sort_keys=True)
-    key = (*(v for c, v in fields.items() if c != "params"), params)
+    params = json.dumps(fields["params"], sort_keys=True) if fields["params"] else repr(fields["params"])
+    key = (*[v for c, v in fields.items() if c != "params"], params)
     if key not in known:
-        known[key] = {**fields, "params": json.loads(params), "protocol": digest(fields)}
+        ordered = json.loads(params) if fields["params"] else fields["params"]
+        known[key] = {**fields, "params": ordered, "protocol": digest(fields)}
     return known[key]
 
 

@@ -56,14 +56,15 @@ _NESTED: dict[str, dict[str, str]] = {
     "cost": {"nfe": "DOUBLE", "peak_bytes": "DOUBLE", "seconds": "JSON"},
 }
 
-_IS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "VARCHAR": ("a text", lambda v: type(v) is str),
-    "BIGINT": ("a whole number", lambda v: type(v) is int),
-    "DOUBLE": ("a number", lambda v: type(v) in (int, float)),
-    "BOOLEAN": ("true or false", lambda v: type(v) is bool),
-    "VARCHAR[]": ("a list of texts", lambda v: type(v) is list and all(type(x) is str for x in v)),
-    "TIMESTAMP": ("a time such as 2026-01-31T12:00:00Z", lambda v: type(v) is str and _is_time(v)),
-    "JSON": ("an object", lambda v: type(v) is dict),
+_NONE = type(None)
+_IS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "VARCHAR": ("a text", (str, _NONE)),
+    "BIGINT": ("a whole number", (int, _NONE)),
+    "DOUBLE": ("a number", (int, float, _NONE)),
+    "BOOLEAN": ("true or false", (bool, _NONE)),
+    "VARCHAR[]": ("a list of texts", (list, _NONE)),
+    "TIMESTAMP": ("a time such as 2026-01-31T12:00:00Z", (str, _NONE)),
+    "JSON": ("an object", (dict, _NONE)),
 }
 
 
@@ -77,25 +78,21 @@ def problem(record: Any) -> str:
     for field in ("time", *FIELDS.get(kind, ())):
         if record.get(field) is None:
             return f"a record of kind {kind!r} without {field!r}"
+    values = _VALUES.get(kind)
     for name, value in record.items():
-        if why := flaw(name, "a name") or flaw(value, name):
-            return why
+        found = _flaw(name, 0) or (None if values and name == "values" else _flaw(value, 0))
+        if found:
+            return f"{_shown(name)}{found[0]}: {found[1]}"
     if why := _mistyped(record, _ALWAYS, "") or _mistyped(record, _COLUMNS.get(kind, {}), ""):
         return why
     for name in _NESTED.keys() & _COLUMNS.get(kind, {}).keys():
         if record.get(name) is not None and (why := _nested(name, record[name])):
             return why
-    return _VALUES[kind](record["values"]) if kind in _VALUES else ""
-
-
-def flaw(value: Any, name: str) -> str:
-    """The first thing in a JSON value that no leaderboard could hold, with its field; empty if there is none."""
-    found = _flaw(value, 0)
-    return f"{name}{found[0]}: {found[1]}" if found else ""
+    return values(record["values"]) if values else ""
 
 
 def _flaw(value: Any, depth: int) -> tuple[str, str] | None:
-    """Where below a value something is wrong, and what."""
+    """The first thing in a JSON value that no leaderboard could hold: where below the value, and what."""
     kind = type(value)
     if kind is str:
         return None if value.isascii() or _whole(value) else ("", f"{_shown(value)!r} holds half a surrogate pair")
@@ -134,7 +131,7 @@ def _clean(value: Any) -> Any:
         return {_clean(k): _clean(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_clean(v) for v in value]
-    return None if isinstance(value, int | float) and flaw(value, "") else value
+    return None if isinstance(value, int | float) and _flaw(value, 0) else value
 
 
 def _whole(text: str) -> bool:
@@ -154,7 +151,7 @@ def _shown(text: str) -> str:
 def _mistyped(record: Mapping[str, Any], columns: Mapping[str, str], where: str) -> str:
     for name, kind in columns.items():
         value = record.get(name)
-        if value is not None and not _IS[kind][1](value):
+        if type(value) not in _IS[kind][1] or (kind in _INSIDE and value is not None and not _INSIDE[kind](value)):
             return f"{where}{name}: expected {_IS[kind][0]}, got {type(value).__name__}"
     return ""
 
@@ -164,7 +161,7 @@ def _nested(name: str, value: dict[str, Any]) -> str:
         return why
     if name == "cost":
         seconds = value.get("seconds") or {}
-        wrong = [stage for stage, s in seconds.items() if s is not None and not _IS["DOUBLE"][1](s)]
+        wrong = [stage for stage, s in seconds.items() if type(s) not in _IS["DOUBLE"][1]]
         return f"cost.seconds.{_shown(wrong[0])}: expected a number or null" if wrong else ""
     if name != "recipe":
         return ""
@@ -184,19 +181,33 @@ def _is_time(text: str) -> bool:
         return False
 
 
+_INSIDE: dict[str, Callable[[Any], bool]] = {
+    "TIMESTAMP": _is_time, "VARCHAR[]": lambda texts: all(type(t) is str for t in texts),
+}  # fmt: skip
+
+
 def _rows(value: Any) -> str:
+    whole, number = _IS["BIGINT"][1], _IS["DOUBLE"][1]
     for i, row in enumerate(value if type(value) is list else [None]):
-        good = type(row) is list and len(row) == 3 and type(row[0]) is str
-        if not good or type(row[1]) not in (int, type(None)) or type(row[2]) not in (int, float, type(None)):
+        if type(row) is not list or len(row) != 3:
             return f"values[{i}]: expected [name, index or null, number or null]"
+        name, index, measured = row
+        if type(name) is not str or type(index) not in whole or type(measured) not in number:
+            return f"values[{i}]: expected [name, index or null, number or null]"
+        odd = not name.isascii() or type(measured) is int or not math.isfinite(measured or 0.0)
+        if (odd or not -BIGGEST <= (index or 0) < BIGGEST) and (found := _flaw(row, 0)):
+            return f"values[{i}]{found[0]}: {found[1]}"
     return ""
 
 
 def _named(value: Any) -> str:
     if type(value) is not dict:
         return "values: expected an object of numbers"
-    wrong = [name for name, v in value.items() if type(v) not in (int, float, type(None))]
-    return f"values.{_shown(wrong[0])}: expected a number or null" if wrong else ""
+    wrong = [name for name, v in value.items() if type(v) not in _IS["DOUBLE"][1]]
+    if wrong:
+        return f"values.{_shown(wrong[0])}: expected a number or null"
+    found = _flaw(value, 0)
+    return f"values{found[0]}: {found[1]}" if found else ""
 
 
 _VALUES: dict[str, Callable[[Any], str]] = {"score": _rows, "set_score": _named}

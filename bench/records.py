@@ -15,6 +15,7 @@ names; a record that is there twice is one.
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -209,15 +211,28 @@ def read(folder: Path) -> list[Record]:
         StoreError: a damaged line, with ``file:line`` and the command that repairs it.
     """
     records: dict[str, Record] = {}
-    for line in scan(folder):
-        if line.damaged:
-            raise StoreError(f"{line.where}: damaged record: {line.problem}. {REPAIR}")
-        if line.problem:
-            said = f"{line.where}: this record is left out: {line.problem}. {REPAIR}"
-            warnings.warn(said, RuntimeWarning, stacklevel=2)
-        if line.record is not None:
-            records.setdefault(line.record["id"], line.record)
+    with no_cycles():
+        for line in scan(folder):
+            if line.damaged:
+                raise StoreError(f"{line.where}: damaged record: {line.problem}. {REPAIR}")
+            if line.problem:
+                said = f"{line.where}: this record is left out: {line.problem}. {REPAIR}"
+                warnings.warn(said, RuntimeWarning, stacklevel=2)
+            if line.record is not None:
+                records.setdefault(line.record["id"], line.record)
     return list(records.values())
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """Pause the search for cycles: in millions of plain values it finds none, and takes a third of the time."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
 
 
 def set_aside(damaged: Iterable[Line]) -> None:
