@@ -143,14 +143,15 @@ def identify(model: str, revision: str | None, layout: Layout) -> str:
     return f"{model}@{commit}"
 
 
-def world_folder() -> Path:
-    """The embedded world-sd. Raises ``PrerequisiteError`` where it was not shipped."""
-    if not (WORLD / "unet").is_dir():
+def world_folder(name: str = "world-sd") -> Path:
+    """An embedded pipeline. Raises ``PrerequisiteError`` where it was not shipped."""
+    folder = WORLD if name == "world-sd" else WORLD.with_name(name)
+    if not (folder / "model_index.json").is_file():
         raise PrerequisiteError(
-            f"the embedded weights world-sd are not in {WORLD.parent}; reinstall scrollbench, or train them with "
-            f"`scrollbench world train world-sd`"
+            f"the embedded weights {name} are not in {WORLD.parent}; reinstall scrollbench, or train them with "
+            f"`scrollbench world train {name}`"
         )
-    return WORLD
+    return folder
 
 
 @contextmanager
