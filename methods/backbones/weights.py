@@ -174,14 +174,15 @@ def locate(model: str, revision: str | None, layout: Layout) -> Weights:
     return Weights(identity(folder, layout), f"{model}@{folder.name}", folder)
 
 
-def world_folder() -> Path:
-    """The embedded world-sd. Raises ``PrerequisiteError`` where it was not shipped."""
-    if not (WORLD / "unet").is_dir():
+def world_folder(name: str = "world-sd") -> Path:
+    """An embedded pipeline. Raises ``PrerequisiteError`` where it was not shipped."""
+    folder = WORLD if name == "world-sd" else WORLD.with_name(name)
+    if not (folder / "model_index.json").is_file():
         raise PrerequisiteError(
-            f"the embedded weights world-sd are not in {WORLD.parent}; reinstall scrollbench, or train them with "
-            f"`scrollbench world train world-sd`"
+            f"the embedded weights {name} are not in {WORLD.parent}; reinstall scrollbench, or train them with "
+            f"`scrollbench world train {name}`"
         )
-    return WORLD
+    return folder
 
 
 @contextmanager
