@@ -73,7 +73,7 @@ BAD = [
     ({**SCORE, "values": [["m", 0, 1.0], ["m", 1, float("inf")]]}, r"values\[1\]\[2\]: inf is no finite number"),
     ({**SCORE, "values": [["m", -(2**63) - 1, 1.0]]}, r"values\[0\]\[1\]: a whole number beyond 64 bits"),
     ({**SCORE, "values": [["m", 0, "1"]]}, r"values\[0\]: expected \[name, index or null, number or null\]"),
-    ({**SCORE, "values": [["m", 0, object()]]}, r"values\[0\]\[2\]: JSON has no object"),
+    ({**SCORE, "values": [["m", 0, object()]]}, r"values\[0\]: expected \[name, index or null, number or null\]"),
     ({**SCORE, "time": "yesterday"}, "time: expected a time such as"),
     (
         {"kind": "note", "x": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]},
