@@ -116,7 +116,15 @@ def test_whole_texts_beyond_ascii_are_kept_as_they_are(tmp_path: Path) -> None:
 # -- in a store already
 
 
-@pytest.mark.parametrize(("record", "why"), [case for case in BAD if "JSON has no" not in case[1]])
+def kept(record: Record) -> bool:
+    """Whether a file of JSON can hold it at all."""
+    try:
+        return bool(json.dumps(record))
+    except TypeError:
+        return False
+
+
+@pytest.mark.parametrize(("record", "why"), [(record, why) for record, why in BAD if kept(record)])
 def test_one_bad_record_takes_no_board_away_and_is_named_by_index_verify_and_repair(
     tmp_path: Path, record: Record, why: str
 ) -> None:
