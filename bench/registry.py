@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, near
+from bench.reading import fault, is_file, shown
 from bench.source import neighbours
 
 # What a method of each family gets before its knobs.
@@ -42,7 +43,15 @@ class Param:
     types: tuple[type, ...]
 
     def check(self, owner: str, value: Any) -> Any:
-        """Return the value in the declared type, or raise ``UsageError``."""
+        """Return the value in the declared type, or raise ``UsageError``; numbers are finite, integers of 64 bits."""
+        made = self._typed(owner, value)
+        if wrong := fault(made):
+            raise UsageError(f"{owner}.{self.name} {wrong}")
+        return made
+
+    def _typed(self, owner: str, value: Any) -> Any:
+        if type(value) is int and fault(value):
+            raise UsageError(f"{owner}.{self.name} {fault(value)}")
         if type(value) in self.types:
             return value
         if float in self.types and type(value) is int:
@@ -53,7 +62,7 @@ class Param:
                 if parsed is not _BAD:
                     return parsed
         expected = " or ".join("none" if t is type(None) else t.__name__ for t in self.types)
-        raise UsageError(f"{owner}.{self.name} takes {expected}, got {value!r}; its default is {self.default!r}")
+        raise UsageError(f"{owner}.{self.name} takes {expected}, got {shown(value)}; its default is {self.default!r}")
 
 
 _BAD = object()
@@ -66,7 +75,7 @@ def _parse(text: str, wanted: type) -> Any:
         return {"true": True, "false": False}.get(text.lower(), _BAD)
     try:
         return wanted(text)
-    except ValueError:
+    except ValueError:  # also an integer of thousands of digits
         return _BAD
 
 
@@ -279,18 +288,19 @@ def find(kind: str, ref: str) -> Any:
         return _from_file(kind, ref)
     entries = _entries(kind)
     if ref not in entries:
-        raise UsageError(f"unknown {kind[:-1]} {ref!r}; {near(ref, entries)} `scrollbench list {kind}` shows them all")
+        hint = f"{near(ref, entries)} `scrollbench list {kind}` shows them all"
+        raise UsageError(f"unknown {kind[:-1]} {shown(ref)}; {hint}")
     try:
         return entries[ref].load()
-    except Exception as error:  # a plug-in may fail in any way; say which one and why
+    except (Exception, SystemExit) as error:  # a plug-in may fail in any way; say which one and why
         raise UsageError(f"{kind[:-1]} {ref!r} ({entries[ref].value}) does not load: {error!r}") from error
 
 
 def _from_file(kind: str, ref: str) -> Any:
     file, _, name = ref.partition("@")
+    if not is_file(Path(file)):
+        raise UsageError(f"no file {shown(file)} for {kind[:-1]} {shown(ref)}; expected FILE.py@name")
     path = Path(file).resolve()
-    if not path.is_file():
-        raise UsageError(f"no file {file!r} for {kind[:-1]} {ref!r}; expected FILE.py@name")
     files = {"": path, **neighbours(path)}
     stamp = tuple((name, p, p.stat().st_mtime_ns, p.stat().st_size) for name, p in files.items())
     module = _load_module(path, stamp)
@@ -319,7 +329,7 @@ def _load_module(path: Path, stamp: Stamp) -> types.ModuleType:
     with _beside(path, {name: file for name, file, *_ in stamp if name}):
         try:  # compiled from the text: cached bytecode may be older than an edit within the same second
             exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{path} does not import: {error!r}") from error
     return module
 

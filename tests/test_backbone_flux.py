@@ -16,7 +16,7 @@ from bench.errors import UsageError
 from bench.ids import folder_digest
 from bench.noise import Noise
 from bench.types import Canvas, Prompt
-from methods.backbones.flux import flux_dev, flux_krea
+from methods.backbones.flux import LAYOUT, flux_dev, flux_krea
 from methods.canvas import start
 from methods.direct import direct, direct_latents
 from methods.multidiffusion import multidiffusion
@@ -185,7 +185,7 @@ def test_cut_prompts_are_flagged(folder: Path, words: int, flags: list[str]) -> 
 
 
 def test_a_folder_round_trips_and_a_partial_one_is_refused_in_one_error(folder: Path, tmp_path: Path) -> None:
-    assert flux_dev.describe(model=str(folder)).weights_digest == folder_digest(folder)
+    assert flux_dev.describe(model=str(folder)).weights_digest == folder_digest(folder, LAYOUT)
     saved = Path(shutil.copytree(folder, tmp_path / "flux"))
     flux_dev(model=str(folder)).parts["text_encoder_2"].save_pretrained(saved / "text_encoder_2", max_shard_size="20KB")
     (saved / "text_encoder_2/model.safetensors").unlink(missing_ok=True)
@@ -196,18 +196,6 @@ def test_a_folder_round_trips_and_a_partial_one_is_refused_in_one_error(folder: 
         flux_dev(model=str(saved))
     for part in ("text_encoder_2 lacks 1 of", "transformer/config.json is missing"):
         assert part in str(caught.value)
-
-
-def test_a_repository_is_identified_by_the_commit_of_its_transformer(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repo, commit = tmp_path / "models--somebody--flux", "0123456789" * 4
-    shutil.copytree(folder / "transformer", repo / "snapshots" / commit / "transformer")  # no model_index.json
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(commit)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
-    assert flux_dev.describe(model="somebody/flux").weights_digest == f"somebody/flux@{commit}"
 
 
 def test_attention_backends_change_rounding_only(folder: Path) -> None:

@@ -17,7 +17,7 @@ from bench.errors import UsageError
 from bench.ids import folder_digest
 from bench.noise import Noise
 from bench.types import Canvas, Prompt
-from methods.backbones.sdxl import sdxl
+from methods.backbones.sdxl import LAYOUT, sdxl
 from methods.backbones.stable_diffusion import sd15, sd20, sd21
 from methods.direct import direct
 from methods.multidiffusion import multidiffusion
@@ -107,7 +107,7 @@ def test_size_conditioning_follows_what_the_network_sees_unless_the_sampler_says
 
 
 def test_a_folder_round_trips_and_a_partial_one_is_refused_in_one_error(folder: Path, tmp_path: Path) -> None:
-    assert sdxl.describe(model=str(folder)).weights_digest == folder_digest(folder)
+    assert sdxl.describe(model=str(folder)).weights_digest == folder_digest(folder, LAYOUT)
     saved = Path(shutil.copytree(folder, tmp_path / "sdxl"))
     (saved / "text_encoder_2/model.safetensors").unlink()
     shutil.rmtree(saved / "tokenizer_2")

@@ -11,6 +11,7 @@ from close import products, rounding
 
 from bench import extractors
 from bench.resize import clean_resize
+from bench.weights import snapshot
 
 GOLDEN = Path(__file__).parent / "goldens" / "metrics" / "clean_resize.npz"
 SIZES = {"small": (24, 40), "square": (512, 512), "wide": (96, 800)}
@@ -100,11 +101,13 @@ def dinos(tmp_path_factory):
 
     torch.manual_seed(0)
     model = timm.create_model("vit_small_patch14_dinov2", num_classes=0).eval()
-    path = tmp_path_factory.mktemp("hub") / "model.safetensors"
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+    home = tmp_path_factory.mktemp("hub")
     names = ("dinov2-vits14", "dinov2-vits14-cls-224", "dinov2-vits14-mean-224", "dinov2-vits14-mean-518")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, **_: str(path))
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home))
+        folder = snapshot("timm/vit_small_patch14_dinov2.lvd142m")
+        folder.mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
         return model, {name: extractors.load(name) for name in names}
 
 

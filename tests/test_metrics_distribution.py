@@ -106,7 +106,10 @@ def test_relative_fid_is_the_difference_of_two_fids_of_equal_size(golden):
     ours, base = x[:100], x[100:300]
     found = relative_fid.fn(ours, y, base)
     assert found["relative-fid-pictures"] == frechet_distance(ours, y)
-    assert found["relative-fid-base"] == frechet_distance(base[::2], y)
+    half = base[np.lexsort(base.T[::-1])][::2]
+    assert found["relative-fid-base"] == pytest.approx(frechet_distance(half, y), rel=1e-12)
+    shuffled = relative_fid.fn(ours, y, base[::-1])
+    assert shuffled == found != relative_fid.fn(ours, y, base[::2])  # which rows are taken is no matter of their order
     assert found["relative-fid"] == found["relative-fid-pictures"] - found["relative-fid-base"]
     whole = frechet_distance(ours, y) - frechet_distance(base, y)
     assert found["relative-fid"] != pytest.approx(whole, rel=1e-2)  # more pictures, lower FID

@@ -237,8 +237,8 @@ def inception_score(logits: np.ndarray, *, splits: int = 0, seed: int = 2020) ->
 def relative_fid(features: np.ndarray, reference: np.ndarray, base: np.ndarray) -> dict[str, float]:
     """FID of the panoramas' crops minus FID of single pictures by the same base network, against one reference set.
 
-    Both terms take equally many rows, since FID falls with their number: of a larger base set, rows evenly spread over
-    its order. 0 means that panoramas cost nothing in fidelity.
+    Both terms take equally many rows, since FID falls with their number: of a larger base set, every so many rows of
+    the sorted ones, because a set has no order of its own. 0 means that panoramas cost nothing in fidelity.
 
     Raises:
         UsageError: fewer rows of the base network than of panoramas, or what :func:`frechet_distance` refuses.
@@ -249,6 +249,7 @@ def relative_fid(features: np.ndarray, reference: np.ndarray, base: np.ndarray) 
             f"relative FID compares equally many rows: {n} of panoramas, only {len(base)} of their base network; "
             "put more single pictures into its base reference"
         )
-    spread = np.asarray(base)[np.arange(n) * len(base) // n]
+    rows = _finite("base", base)
+    spread = rows[np.lexsort(rows.T[::-1])][np.arange(n) * len(rows) // n] if len(rows) > n else rows
     ours, single = frechet_distance(features, reference), frechet_distance(spread, reference)
     return {"relative-fid": ours - single, "relative-fid-pictures": ours, "relative-fid-base": single}
