@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from close import products, rounding
 
 from bench.errors import UsageError
 from bench.noise import Noise
@@ -58,8 +59,9 @@ def test_pictures_equal_a_pass_without_cache(backbone: LlamaGen, canvas: Canvas)
     ours = made(backbone, canvas)
     assert ours.shape == (3, canvas.height, canvas.width)
     assert 0 <= float(ours.min()) <= float(ours.max()) <= 1
-    torch.testing.assert_close(ours, by_hand(backbone, size), atol=1e-5, rtol=0)
-    torch.testing.assert_close(made(backbone, canvas, top_k=3), by_hand(backbone, size, top_k=3), atol=1e-5, rtol=0)
+    close = rounding(1, products(backbone.vq))  # of the decoder: tokens are the same or others
+    torch.testing.assert_close(ours, by_hand(backbone, size), atol=close, rtol=0)
+    torch.testing.assert_close(made(backbone, canvas, top_k=3), by_hand(backbone, size, top_k=3), atol=close, rtol=0)
     assert float((ours - by_hand(backbone, size, guidance=1.0)).abs().max()) > 1e-3
 
 
