@@ -181,6 +181,11 @@ def _toml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool | float) else repr(value)
 
 
+def _value(rng: random.Random) -> Any:
+    """A copy: further damage to it must not reach the next case."""
+    return copy.deepcopy(rng.choice(VALUES))
+
+
 def _damage_value(value: Any, rng: random.Random) -> Any:
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(list(value))
@@ -190,15 +195,15 @@ def _damage_value(value: Any, rng: random.Random) -> Any:
         elif roll < 0.2:
             value[rng.choice(("", key.upper(), key[:-1], f" {key}", "x"))] = value.pop(key)
         elif roll < 0.25:
-            value[rng.choice(("x", "scene", "Style"))] = rng.choice(VALUES)
+            value[rng.choice(("x", "scene", "Style"))] = _value(rng)
         else:
             value[key] = _damage_value(value[key], rng)
         return value
     if isinstance(value, list) and value and rng.random() < 0.7:
         at = rng.randrange(len(value))
         if rng.random() < 0.2:
-            value.insert(at, rng.choice(VALUES))
+            value.insert(at, _value(rng))
         else:
             value[at] = _damage_value(value[at], rng)
         return value
-    return rng.choice((copy.deepcopy(rng.choice(VALUES)), [value], {"x": value}, str(value), rng.choice(VALUES)))
+    return rng.choice((_value(rng), [value], {"x": value}, str(value), _value(rng)))

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
 import fuzz
+import mutate
 import pytest
 
 CASES = int(os.environ.get("SCROLLBENCH_FUZZ", "40"))  # of each reader
@@ -41,6 +43,16 @@ def test_the_same_inputs_without_damage_are_all_read(
     bench = fuzz.Bench(tmp_path / "bench")
     for number in range(8):
         fuzz.case(reader, number, bench)
+
+
+def test_a_case_is_the_same_whatever_was_run_before_it() -> None:
+    def inputs() -> list[str]:
+        made = (random.Random(f"{i}") for i in range(300))
+        return [repr((mutate.damaged_value(fuzz.ROWS, r), mutate.damaged_toml(fuzz.SUITE, r))) for r in made]
+
+    before = repr(mutate.VALUES)
+    assert inputs() == inputs()
+    assert repr(mutate.VALUES) == before
 
 
 def test_an_error_that_is_not_ours_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
