@@ -29,7 +29,7 @@ def test_a_damaged_input_is_read_or_refused_and_nothing_else_comes_out(reader: s
 def test_the_same_inputs_without_damage_are_all_read(
     reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("damaged_text", "damaged_value"):
+    for name in ("damaged_text", "damaged_value", "damaged_number"):
         monkeypatch.setattr(fuzz, name, lambda original, rng: original)
     for name in ("damaged_bytes", "damaged_toml"):
         monkeypatch.setattr(
@@ -41,7 +41,7 @@ def test_the_same_inputs_without_damage_are_all_read(
     (tmp_path / "sets" / "mine" / "prompts.jsonl").write_text(fuzz.jsonl(fuzz.ROWS))
     monkeypatch.setenv("HOME", str(tmp_path))
     bench = fuzz.Bench(tmp_path / "bench")
-    for number in range(8):
+    for number in range(12):
         fuzz.case(reader, number, bench)
 
 
