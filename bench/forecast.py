@@ -258,8 +258,9 @@ def measured_rates(rows: list[Forecast], suite: Suite, store: Store | None) -> d
     taken: dict[tuple[str, str], list[float]] = {}
     images: Mapping[str, Any] = store.ledger().images if store is not None else {}
     for record in images.values():
-        if record["suite"] == suite.ref and record["cost"]["nfe"]:
-            taken.setdefault((record["part"], record["label"]), []).append(sum(record["cost"]["seconds"].values()))
+        cost = record["cost"] or {}  # of pictures made elsewhere there is none
+        if record["suite"] == suite.ref and cost.get("nfe") and None not in cost["seconds"].values():
+            taken.setdefault((record["part"], record["label"]), []).append(sum(cost["seconds"].values()))
     found: dict[str, list[float]] = {}
     for row in rows:
         seconds = taken.get((row.part, row.method))

@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,34 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()[:LENGTH]
 
 
-def folder_digest(folder: Path) -> str:
-    """Digest of a weights folder: relative names and contents; cards and dot files do not count."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name != "card.json")
-    return digest([[p.relative_to(folder).as_posix(), file_digest(p)] for p in files])
+# What in a folder of weights decides nothing: cards, licences and pictures; weights in forms that no loader here reads.
+_BESIDE = re.compile(
+    r"card\.json|(readme|licen[sc]e|notice|copying)([ ._-].*)?|.*\.(md|rst|pdf|png|jpe?g|gif|webp|svg|mp4)"
+    r"|.*\.(bin|bin\.index\.json|h5|msgpack|onnx|onnx_data|ot|ckpt|gguf)"
+    r"|(model|diffusion_pytorch_model)\.(?!safetensors).+\.safetensors"  # variants: model.fp16.safetensors
+    r"|(model|diffusion_pytorch_model)\.safetensors\.index\..+\.json"
+)
+
+
+def folder_digest(folder: Path, parts: Iterable[str] = ("",), of: Callable[[Path], str] = file_digest) -> str:
+    """Digest of a folder of weights: names and contents of all that decides what a network computes.
+
+    What stands behind a dot (``.cache``, ``.gitattributes``), cards, licences and pictures do not count, nor do pickles
+    of other tools and variants such as ``model.fp16.safetensors``, which nothing here loads. Everything else does:
+    weights, configs, tokenizers. A snapshot in the hub's cache, whose files are links, and a copy of it are equal.
+
+    Args:
+        folder: where the files are.
+        parts: the sub-folders that count; all of it by default.
+        of: digest of one file.
+    """
+    return digest([[p.relative_to(folder).as_posix(), of(p)] for p in deciding_files(folder, parts)])
+
+
+def deciding_files(folder: Path, parts: Iterable[str] = ("",)) -> list[Path]:
+    """The files below sub-folders that :func:`folder_digest` looks at, in its order."""
+    there = {p: p.relative_to(folder) for part in parts for p in (folder / part).rglob("*") if p.is_file()}
+    return sorted(
+        p for p, name in there.items()
+        if not any(n.startswith(".") for n in name.parts) and not _BESIDE.fullmatch(name.name.lower())
+    )  # fmt: skip

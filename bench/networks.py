@@ -22,17 +22,26 @@ from torch import Tensor, nn
 
 from bench.errors import UsageError
 from bench.extractors import Extractor, Found, wrapper
+from bench.weights import offline
 
 BATCH = 32
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def build(found: Found, device: str = "cpu") -> Extractor:
-    """Load a located extractor on a device."""
+    """Load a located extractor on a device, from its own files: a config that names a repository is not followed.
+
+    Raises:
+        UsageError: files that are torn, of another architecture, or not all that is needed.
+    """
     module, _, name = wrapper(found.role, found.path).partition(":")
     kind = getattr(import_module(module), name)
-    with _quiet(), torch.random.fork_rng(devices=[]):  # some constructors draw weights before reading them
-        made: Extractor = kind(found, device)
+    try:
+        # some constructors draw weights before reading them
+        with _quiet(), offline(), torch.random.fork_rng(devices=[]):
+            made: Extractor = kind(found, device)
+    except OSError as error:
+        raise UsageError(f"extractor {found.name!r} does not load from its own files: {error}") from error
     return made
 
 

@@ -103,7 +103,7 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
             problems.append(f"{where}: duplicate id {row['id']!r}, first used in line {seen[row['id']]}")
         seen[row["id"]] = number
         rest = {k: v for k, v in row.items() if k not in ("id", "text", "negative")}
-        prompts.append(Prompt(row["id"], row["text"], row.get("negative", ""), MappingProxyType(rest)))
+        prompts.append(Prompt(row["id"], row["text"], row.get("negative", ""), rest))
     refuse(problems)
     if not prompts:
         raise UsageError(f"{path}: holds no prompts")

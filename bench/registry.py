@@ -292,7 +292,7 @@ def find(kind: str, ref: str) -> Any:
         raise UsageError(f"unknown {kind[:-1]} {shown(ref)}; {hint}")
     try:
         return entries[ref].load()
-    except Exception as error:  # a plug-in may fail in any way; say which one and why
+    except (Exception, SystemExit) as error:  # a plug-in may fail in any way; say which one and why
         raise UsageError(f"{kind[:-1]} {ref!r} ({entries[ref].value}) does not load: {error!r}") from error
 
 
@@ -329,7 +329,7 @@ def _load_module(path: Path, stamp: Stamp) -> types.ModuleType:
     with _beside(path, {name: file for name, file, *_ in stamp if name}):
         try:  # compiled from the text: cached bytecode may be older than an edit within the same second
             exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{path} does not import: {error!r}") from error
     return module
 

@@ -35,6 +35,7 @@ from bench.types import Canvas
 
 VIEWS = ("whole", "squash", "letterbox", "centre", "tiles", "windows", "seams", "ring", "random", "random-2023", "even")
 DRAWN = ("random", "random-2023")  # other pictures, other places
+BY_TURN = ("random-2023",)  # of these, the ones whose place follows from the picture's turn in its set
 MIN_SIDE = 8  # px; squares smaller than this show nothing a network could read
 
 
@@ -65,7 +66,7 @@ def drawn_by(view: str, prompt_id: str, turn: int) -> str:
 
     The picture's turn in its set (from 0) for ``random-2023``, which takes other ids for turn 0; else the prompt's id.
     """
-    return str(turn) if parse(view)[0] == "random-2023" else prompt_id
+    return str(turn) if parse(view)[0] in BY_TURN else prompt_id
 
 
 def key(view: str, canvas: Canvas, prompt_id: str = "") -> str:

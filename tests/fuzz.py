@@ -34,7 +34,7 @@ from fuzz_inputs import (
     SUITE,
     WEIGHTS,
 )  # fmt: skip
-from mutate import damaged_bytes, damaged_number, damaged_text, damaged_toml, damaged_value
+from mutate import damaged_bytes, damaged_text, damaged_toml, damaged_value
 from PIL import Image
 from small import PLUGINS
 
@@ -184,7 +184,8 @@ def options(bench: Bench, rng: random.Random) -> None:
     plain: dict[str, Any] = {
         "set": ["Grain.scale=0.5", "world-blurred.sigma=2"],
         "methods": ["Grain", "world-suns", f"{bench.folder}/plugins.py@grain:fine"],
-        "metrics": ["Light", "sharpness", "gsd-dino[world-vit]@tiles:32"], "seeds": [0, 3], "limit": 2, "tier": "miniature",
+        "metrics": ["Light", "sharpness", "gsd-dino[world-vit]@tiles:32"], "seeds": [0, 3], "limit": 2,
+        "tier": "miniature",
     }  # fmt: skip
     key = rng.choice([*plain, "suite", "shard", "set", "set"])
     if key == "suite":
@@ -192,11 +193,16 @@ def options(bench: Bench, rng: random.Random) -> None:
     elif key == "shard":
         _shard(damaged_text("1/4", rng))
     elif key in ("seeds", "limit"):
-        number = damaged_number(1, rng)
-        resolve(load_suite(file, {key: [number] if key == "seeds" else number}))
+        chosen: Any = [odd_number(3, rng)] if key == "seeds" else odd_number(2, rng)
+        resolve(load_suite(file, {key: chosen}))
     else:
         given = [damaged_text(rng.choice(plain[key]), rng)] if key != "tier" else damaged_text(plain[key], rng)
         resolve(load_suite(file, {key: given}))
+
+
+def odd_number(original: int, rng: random.Random) -> int:
+    """Another number, at and beyond the ends of what is allowed."""
+    return rng.choice((-1, 0, 1, 10**4, 2**31, 2**63 - 1, 2**63, 10**30))
 
 
 def pins(bench: Bench, rng: random.Random) -> None:

@@ -63,11 +63,6 @@ def damaged_text(original: str, rng: random.Random) -> str:
     return made
 
 
-def damaged_number(original: int, rng: random.Random) -> int:
-    """Another integer, often one that is too small or too large."""
-    return rng.choice((-1, 0, original, 10**4, 2**31, 2**63 - 1, 2**63, 10**30))
-
-
 def damaged_value(original: Any, rng: random.Random) -> Any:
     """A copy of a value of JSON, with one to three things wrong with it."""
     made = copy.deepcopy(original)

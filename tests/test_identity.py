@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench import source
+from bench import source, syntax
 from bench.source import reached, source_digest
 
 ROOT = Path(bench.__file__).parents[1]
@@ -51,7 +51,7 @@ def mutated(text: str, name: str) -> str:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             node.body.append(ast.parse("mutated = 0").body[0])
             return ast.unparse(ast.fix_missing_locations(tree))
-        if name in source._bound([node]):
+        if name in syntax.bound([node]):
             tree.body.insert(i + 1, ast.parse(f"{name} = ({name}, 0)").body[0])
             return ast.unparse(ast.fix_missing_locations(tree))
     raise AssertionError(f"no {name}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench import source
+from bench import source, syntax
 from bench.errors import UsageError
 from bench.registry import find
 from bench.source import neighbours, source_digest
@@ -192,7 +192,7 @@ def test_a_plug_in_that_uses_the_projects_helpers_changes_with_them(
 ) -> None:
     body, imports = "return windows.merge(level)", "from methods import windows"
     before = plug_in(tmp_path, body, imports)
-    module = source._parsed(Path(importlib.import_module("methods.windows").__file__ or ""), "methods.windows")
+    module = syntax.parse(Path(importlib.import_module("methods.windows").__file__ or ""), "methods.windows")
     text, refs = module.read("merge")
     monkeypatch.setitem(module._reads, "merge", (text + "# zeros", refs))
     assert plug_in(tmp_path, body, imports) != before

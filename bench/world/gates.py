@@ -13,47 +13,59 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.noise import Noise
+from bench.pictures import levels
 from bench.world.detect import detect
 from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 
 if TYPE_CHECKING:
-    from methods.backbones import LatentBackbone
+    from torch import Tensor
+
+    from methods.backbones import LatentBackbone, VideoBackbone
 
 STEPS, GUIDANCE = 20, 2.5
 
 
 def squares(
-    backbone: LatentBackbone,
+    backbone: LatentBackbone | VideoBackbone,
     texts: list[str],
     seed: int = 0,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     batch: int = 32,
 ) -> Iterator[np.ndarray]:
-    """Native squares of a latent backbone, uint8 (h, w, 3), one a text; noise is keyed by text and position."""
+    """Native squares of a latent backbone, or single frames of a video one: uint8 (h, w, 3), one a text.
+
+    Noise is keyed by text and position.
+    """
     import torch
 
     from methods.backbones import Conditioning
     from methods.direct import direct_latents
 
-    side = backbone.window
+    clip = getattr(backbone, "native", None)  # of a video backbone
+    cells = (1, *clip[1:]) if clip else (backbone.window, backbone.window)  # type: ignore[union-attr]
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
-        rows = [backbone.condition(t).embeds.chunk(2) for t in part]
-        both = Conditioning(torch.cat([torch.cat([r[i] for r in rows]) for i in (0, 1)]))
+        told = [backbone.condition(t) for t in part]
+
+        def both(tables: list[Tensor]) -> Tensor:  # one row a text, the unconditional half first
+            return torch.cat([half for pair in zip(*(table.chunk(2) for table in tables)) for half in pair])
+
+        c = Conditioning(both([t.embeds for t in told]), {k: both([t.added[k] for t in told]) for k in told[0].added})
         x = torch.cat(
             [
-                Noise(seed, f"{start + i}:{t}").normal("canvas", (1, backbone.channels, side, side))
+                Noise(seed, f"{start + i}:{t}").normal("canvas", (1, backbone.channels, *cells))
                 for i, t in enumerate(part)
             ]
         )
         with torch.no_grad():
-            x = direct_latents(lambda v, t, c=both: backbone.guided(v, t, c, guidance), backbone.scheduler(steps), x)  # type: ignore[misc]
+            x = direct_latents(lambda v, t, c=c: backbone.guided(v, t, c, guidance), backbone.scheduler(steps), x)  # type: ignore[misc]
             for picture in backbone.decode(x):
-                yield np.rint(picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+                rgb = picture[:, 0] if clip else picture
+                yield levels(rgb.permute(1, 2, 0))
 
 
-def obedience(backbone: LatentBackbone, n: int = 400, seed: int = 0) -> list[dict[str, Any]]:
+def obedience(backbone: LatentBackbone | VideoBackbone, n: int = 400, seed: int = 0) -> list[dict[str, Any]]:
     """How often n squares of fresh captions show what was asked, one row a detector and kind of caption.
 
     Rows: ``{"asked", "detector", "n", "exactly_one", "any"}``; ``any`` is the share with one thing or more. For
@@ -80,6 +92,17 @@ def obedience(backbone: LatentBackbone, n: int = 400, seed: int = 0) -> list[dic
     return rows
 
 
+def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """:func:`obedience` in four numbers for a card: the two gates, by each detector."""
+    found = {}
+    for detector in ("colour", "net"):
+        asked = [r for r in rows if r["detector"] == detector and r["asked"] != "empty sky"]
+        found[f"exactly_one_{detector}"] = sum(r["exactly_one"] * r["n"] for r in asked) / sum(r["n"] for r in asked)
+        empty = (r for r in rows if r["detector"] == detector and r["asked"] == "empty sky")
+        found |= {f"empty_sky_any_{detector}": r["any"] for r in empty}
+    return found
+
+
 def round_trip(backbone: LatentBackbone) -> Callable[[np.ndarray], np.ndarray]:
     """A picture through the backbone's autoencoder and back: what generated pictures lose at best."""
     import torch
@@ -88,8 +111,7 @@ def round_trip(backbone: LatentBackbone) -> Callable[[np.ndarray], np.ndarray]:
         x = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
             back = backbone.decode(backbone.encode(x))[0]
-        out: np.ndarray = np.rint(back.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        return out
+        return levels(back.permute(1, 2, 0))
 
     return through
 

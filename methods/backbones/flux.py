@@ -24,7 +24,7 @@ from methods.backbones import Conditioning, Factory, Scheduler
 from methods.backbones.components import blank_parts
 from methods.backbones.latent import LatentNetwork, load_low
 from methods.backbones.schedules import dynamic_mu, make_scheduler
-from methods.backbones.weights import Part, identify
+from methods.backbones.weights import Part, Weights, locate, world_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,7 @@ LAYOUT = {
 
 CHANGES = ("mu", "vae_tiling")
 T5_TOKENS = 512
+WORLD_SIDE = 8  # cells of the miniature's square
 MAX_SHIFT = 1.15  # the pipeline's, where the scheduler names none
 
 
@@ -48,6 +49,7 @@ class Flux(LatentNetwork):
     """FLUX.1 behind :class:`methods.backbones.LatentBackbone`.
 
     Args:
+        window: cells a side of the native square: the pipeline's, as the network's config names no size.
         mu: the timestep shift at every size; None lets it grow with the canvas.
         others: see :class:`methods.backbones.latent.LatentNetwork`.
 
@@ -55,10 +57,17 @@ class Flux(LatentNetwork):
         UsageError: also on a ``mu`` that is no number, and on networks without a guidance input (FLUX.1-schnell).
     """
 
-    window, patch = 128, 2  # the pipeline's; the network's config names no size
+    patch = 2
 
     def __init__(
-        self, name: str, weights: str, parts: Mapping[str, Any], *, mu: float | None = None, **options: Any
+        self,
+        name: str,
+        weights: str,
+        parts: Mapping[str, Any],
+        *,
+        window: int = 128,
+        mu: float | None = None,
+        **options: Any,
     ) -> None:
         from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
@@ -72,19 +81,20 @@ class Flux(LatentNetwork):
             )
         self.channels = self.transformer.config.in_channels // self.patch**2
         self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.window, self._tokens = window, min(T5_TOKENS, self.parts["tokenizer_2"].model_max_length)
         self._mu, self._scheduler_config = mu, dict(parts["scheduler"])
         self._pipeline = FluxPipeline(**{**self.parts, "scheduler": FlowMatchEulerDiscreteScheduler()})
 
     def condition(self, prompt: str, negative: str = "") -> Conditioning:
-        """Embeddings of T5 (2, 512, width) and ``pooled_projections`` of CLIP (2, width)."""
+        """Embeddings of T5 (2, 512 or the tokenizer's most, width) and ``pooled_projections`` of CLIP (2, width)."""
         import torch
 
         with self.meter.stage("text"), torch.no_grad():
-            for part, limit in (("tokenizer", None), ("tokenizer_2", T5_TOKENS)):
+            for part, limit in (("tokenizer", None), ("tokenizer_2", self._tokens)):
                 self.flag_truncation(self.parts[part], [prompt, negative], limit)
             # One text at a time, as the pipeline does: batched matrix products round differently.
             rows = [
-                self._pipeline.encode_prompt(text, device=self.device, max_sequence_length=T5_TOKENS)[:2]
+                self._pipeline.encode_prompt(text, device=self.device, max_sequence_length=self._tokens)[:2]
                 for text in (negative, prompt)
             ]
         embeds, pools = (torch.cat(pair).to(self.dtype) for pair in zip(*rows))
@@ -157,13 +167,27 @@ def _load_krea(
     return _load("flux-krea", model, revision, {**options, "mu": mu})
 
 
+def _load_world(mu: float | None = None, **options: Any) -> Flux:
+    """The embedded miniature of FLUX.1-dev's layout: text to 32 px squares of ScrollWorld, trained from scratch."""
+    weights, parts = load_low(str(world_folder("world-flux")), None, LAYOUT, options)
+    return Flux("world-flux", weights, parts, window=WORLD_SIDE, mu=mu, **options)
+
+
 def _blank(name: str) -> Any:
     return lambda **options: Flux(name, "", blank_parts(name), **options)
 
 
-def _identify(model: str, revision: str | None, **_: Any) -> str:
-    return identify(model, revision, LAYOUT)
+def _locate(model: str, revision: str | None, **_: Any) -> Weights:
+    return locate(model, revision, LAYOUT)
 
 
-flux_dev = Factory("flux-dev", "latent", _load_dev, _identify, _blank("flux-dev"), CHANGES)
-flux_krea = Factory("flux-krea", "latent", _load_krea, _identify, _blank("flux-krea"), CHANGES)
+flux_dev = Factory("flux-dev", "latent", _load_dev, _locate, _blank("flux-dev"), CHANGES)
+flux_krea = Factory("flux-krea", "latent", _load_krea, _locate, _blank("flux-krea"), CHANGES)
+world_flux = Factory(
+    "world-flux",
+    "latent",
+    _load_world,
+    lambda **_: locate(str(world_folder("world-flux")), None, LAYOUT),
+    lambda **o: Flux("world-flux", "", blank_parts(world_folder("world-flux")), window=WORLD_SIDE, **o),
+    CHANGES,
+)

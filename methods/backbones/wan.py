@@ -18,7 +18,7 @@ from methods.backbones import Conditioning, Factory, Scheduler
 from methods.backbones.components import blank_parts
 from methods.backbones.latent import LatentNetwork, load_low
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import Part, identify
+from methods.backbones.weights import Part, Weights, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,8 @@ class Wan(LatentNetwork):
     """Wan2.1 behind :class:`methods.backbones.VideoBackbone`.
 
     Args:
+        native: latent frames, height and width in cells of the clip it was made for: the pipeline's defaults, 81
+            frames of 832x480 px.
         shift: the schedule's flow shift; None is the checkpoint's (3). Diffusers' guide takes 3 for 480 px, 5 for
             720 px; Wan's own code takes 5.
         others: see :class:`methods.backbones.latent.LatentNetwork`.
@@ -48,10 +50,16 @@ class Wan(LatentNetwork):
     """
 
     family = "video"
-    native = (21, 60, 104)  # the pipeline's defaults: 81 frames of 832x480 px
 
     def __init__(
-        self, name: str, weights: str, parts: Mapping[str, Any], *, shift: float | None = None, **options: Any
+        self,
+        name: str,
+        weights: str,
+        parts: Mapping[str, Any],
+        *,
+        native: tuple[int, int, int] = (21, 60, 104),
+        shift: float | None = None,
+        **options: Any,
     ) -> None:
         from diffusers import UniPCMultistepScheduler, WanPipeline
 
@@ -61,6 +69,7 @@ class Wan(LatentNetwork):
             )
         super().__init__(name, weights, parts, **options)
         self.transformer = self.parts["transformer"]
+        self.native, self._tokens = native, min(T5_TOKENS, self.parts["tokenizer"].model_max_length)
         self.channels = self.transformer.config.in_channels
         self.patch = self.transformer.config.patch_size[1]
         self.factor, self.stride = self.vae.config.scale_factor_spatial, self.vae.config.scale_factor_temporal
@@ -69,17 +78,17 @@ class Wan(LatentNetwork):
         self._pipeline = WanPipeline(**{**self.parts, "scheduler": UniPCMultistepScheduler()})
 
     def condition(self, prompt: str, negative: str = "") -> Conditioning:
-        """Embeddings (2, 512, width of umT5), zeros behind each text."""
+        """Embeddings (2, 512 or the tokenizer's most, width of umT5), zeros behind each text."""
         import torch
         from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
         with self.meter.stage("text"), torch.no_grad():
             if self.device.type == "meta":
-                return Conditioning(self.blank_rows(T5_TOKENS))
+                return Conditioning(self.blank_rows(self._tokens))
             texts = [prompt_clean(text) for text in (prompt, negative)]
-            self.flag_truncation(self.parts["tokenizer"], texts, T5_TOKENS)
+            self.flag_truncation(self.parts["tokenizer"], texts, self._tokens)
             cond, uncond = self._pipeline.encode_prompt(
-                prompt, negative, max_sequence_length=T5_TOKENS, device=self.device
+                prompt, negative, max_sequence_length=self._tokens, device=self.device
             )
         return Conditioning(torch.cat([uncond, cond]).to(self.dtype))
 
@@ -167,9 +176,9 @@ def _blank(name: str) -> Any:
     return lambda **options: Wan(name, "", blank_parts(name), **options)
 
 
-def _identify(model: str, revision: str | None, **_: Any) -> str:
-    return identify(model, revision, LAYOUT)
+def _locate(model: str, revision: str | None, **_: Any) -> Weights:
+    return locate(model, revision, LAYOUT)
 
 
-wan_small = Factory("wan-1.3b", "video", _load_small, _identify, _blank("wan-1.3b"), CHANGES)
-wan_large = Factory("wan-14b", "video", _load_large, _identify, _blank("wan-14b"), CHANGES)
+wan_small = Factory("wan-1.3b", "video", _load_small, _locate, _blank("wan-1.3b"), CHANGES)
+wan_large = Factory("wan-14b", "video", _load_large, _locate, _blank("wan-14b"), CHANGES)

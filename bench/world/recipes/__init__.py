@@ -1,6 +1,8 @@
 """Training recipes of the miniature's networks, by name. Looking one up imports torch.
 
-Order matters for a full retraining: ``world-vae`` before ``world-sd``, which works on its latents.
+Order matters for a full retraining: ``world-vae`` before ``world-sd``, which works on its latents;
+then ``world-flux-teacher``, which takes its decoder and a text encoder from world-sd, before ``world-flux``;
+and ``world-wan-vae`` before ``world-wan``.
 """
 
 from __future__ import annotations
@@ -9,6 +11,10 @@ from __future__ import annotations
 RECIPES = {
     "world-vae": ("bench.world.recipes.vae:VaeRecipe", "world-sd"),
     "world-sd": ("bench.world.recipes.diffusion:DiffusionRecipe", "world-sd"),
+    "world-flux-teacher": ("bench.world.recipes.flux:TeacherRecipe", "world-flux"),
+    "world-flux": ("bench.world.recipes.flux:FluxRecipe", "world-flux"),
+    "world-wan-vae": ("bench.world.recipes.wan_vae:WanVaeRecipe", "world-wan"),
+    "world-wan": ("bench.world.recipes.wan:WanRecipe", "world-wan"),
     "world-oracle": ("bench.world.recipes.oracle:OracleRecipe", "world-oracle"),
     "world-cnn": ("bench.world.recipes.metric_nets:CnnRecipe", "world-cnn"),
     "world-lpips": ("bench.world.recipes.metric_nets:LpipsRecipe", "world-lpips"),

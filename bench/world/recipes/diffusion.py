@@ -19,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from bench.world.bank import Bank
 from bench.world.recipes.tokens import CONTEXT, make_tokenizer
-from bench.world.recipes.vae import to_tensor
+from bench.world.recipes.vae import cached_latents
 from bench.world.scene import caption
 
 TEXT_WIDTH = 96
@@ -48,7 +48,7 @@ class DiffusionRecipe:
         self.bank, self.tokenizer = bank, make_tokenizer()
         self.vae = AutoencoderKL.from_pretrained(out / "vae").float().eval()
         self.vae.register_to_config(_name_or_path="world-vae")  # not the folder it was trained in
-        self.latents = self.cached_latents(work)
+        self.latents = cached_latents(self.vae, bank, work)
         specials = {k: self.tokenizer.convert_tokens_to_ids(v) for k, v in
                     (("bos_token_id", "<|startoftext|>"), ("eos_token_id", "<|endoftext|>"))}  # fmt: skip
         text = CLIPTextConfig(
@@ -59,18 +59,6 @@ class DiffusionRecipe:
         self.module = nn.ModuleDict({"unet": UNet2DConditionModel(**UNET), "text": CLIPTextModel(text)})
         self.scheduler = DDIMScheduler(**SCHEDULE)
         self.abar = self.scheduler.alphas_cumprod.float()
-
-    @torch.no_grad()
-    def cached_latents(self, work: Path) -> np.ndarray:
-        path = work / "bank" / "latents.npy"
-        if not path.exists():
-            scale = self.vae.config.scaling_factor
-            parts = []
-            for start in range(0, len(self.bank.squares), 250):
-                x = to_tensor(self.bank.squares[start : start + 250])
-                parts.append((self.vae.encode(x).latent_dist.mode() * scale).half().numpy())
-            np.save(path, np.concatenate(parts))
-        return np.load(path, mmap_mode="r")
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         picks = np.sort(rng.integers(0, len(self.latents), self.batch))
@@ -89,24 +77,14 @@ class DiffusionRecipe:
 
     def evaluate(self) -> dict[str, float]:
         """The gates of :mod:`bench.world.gates`, over all captions that ask for a thing and over empty skies."""
-        from bench.world.gates import obedience
+        from bench.world.gates import obedience, summary
         from methods.backbones.stable_diffusion import StableDiffusion
 
         parts = {
             "unet": self.module["unet"], "vae": self.vae, "text_encoder": self.module["text"],
             "tokenizer": self.tokenizer, "scheduler": self.scheduler.config,
         }  # fmt: skip
-        rows = obedience(StableDiffusion("world-sd", "", parts, batch=32))
-        found = {}
-        for detector in ("colour", "net"):
-            asked = [r for r in rows if r["detector"] == detector and r["asked"] != "empty sky"]
-            found[f"exactly_one_{detector}"] = sum(r["exactly_one"] * r["n"] for r in asked) / sum(
-                r["n"] for r in asked
-            )
-            found |= {
-                f"empty_sky_any_{detector}": r["any"] for r in rows if r["detector"] == detector and r not in asked
-            }
-        return found
+        return summary(obedience(StableDiffusion("world-sd", "", parts, batch=32)))
 
     def save(self, folder: Path) -> None:
         self.module.half()

@@ -1,14 +1,16 @@
-"""The miniature's tokenizer: the CLIP byte-pair layout, with merges learnt from this world's words."""
+"""The miniature's tokenizers in the layouts of CLIP (byte pairs) and T5 (unigrams), with this world's words."""
 
 from __future__ import annotations
 
 import json
+import string
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.normalizers import Lowercase
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5TokenizerFast
 
 from bench.world.scene import FILLERS, caption, sample_scene
 
@@ -48,3 +50,18 @@ def make_tokenizer() -> CLIPTokenizer:
 def save_tokenizer(folder: Path) -> None:
     """Write the tokenizer's files (tokenizer.json, tokenizer_config.json) into a folder."""
     make_tokenizer().save_pretrained(folder)
+
+
+def make_t5_tokenizer(length: int) -> T5TokenizerFast:
+    """A T5 tokenizer whose pieces are the words of captions and the common words of real prompts, and letters.
+
+    Unigram as T5's: a known word is one piece, any other falls into letters. Reads at most ``length`` tokens.
+    """
+    rng = np.random.default_rng(0)
+    words = Counter(w for _ in range(3000) for w in caption(sample_scene(rng), rng).replace(",", " ,").split())
+    words.update(dict.fromkeys(FILLERS, 20))
+    total = sum(words.values())
+    pieces = {w if w == "," else "▁" + w: float(np.log(n / total)) for w, n in sorted(words.items())}
+    letters = {c: -20.0 for c in ("▁", *string.ascii_letters, *string.digits, *string.punctuation) if c not in pieces}
+    specials = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0}
+    return T5TokenizerFast(vocab=[*(specials | letters | pieces).items()], extra_ids=0, model_max_length=length)

@@ -26,6 +26,20 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(rgb)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+@torch.no_grad()
+def cached_latents(vae: AutoencoderKL, bank: Bank, work: Path) -> np.ndarray:
+    """The mode of every square's latents times the scaling factor, float16 (n, 16, 8, 8), kept beside the bank."""
+    path = work / "bank" / "latents.npy"
+    if not path.exists():
+        parts = []
+        for start in range(0, len(bank.squares), 250):
+            x = to_tensor(bank.squares[start : start + 250])
+            parts.append((vae.encode(x).latent_dist.mode() * vae.config.scaling_factor).half().numpy())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.concatenate(parts))
+    return np.load(path, mmap_mode="r")
+
+
 class VaeRecipe:
     """Reconstruction (L1 + MSE) with a light KL term; every eighth batch is 64 px wide crops of panoramas."""
 
