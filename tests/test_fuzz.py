@@ -41,7 +41,7 @@ def test_the_same_inputs_without_damage_are_all_read(
     (tmp_path / "sets" / "mine" / "prompts.jsonl").write_text(fuzz.jsonl(fuzz.ROWS))
     monkeypatch.setenv("HOME", str(tmp_path))
     bench = fuzz.Bench(tmp_path / "bench")
-    for number in range(8):
+    for number in range(12):
         fuzz.case(reader, number, bench)
 
 
