@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ from bench.ids import digest, file_digest, folder_digest
 from bench.source import source_digest
 from bench.weights import Model, checkpoints, load_manifest, require, snapshot, state
 
-WORLD = Path(__file__).resolve().parent / "world" / "weights"
+WORLD = Path(str(files("bench"))) / "world" / "weights"
 STAND_INS = ("dino", "clip", "inception", "lpips", "oracle", "style")  # roles the miniature has networks of its own for
 WRAPPERS = {  # the class that calls the network of a role; its source is part of the network's identity
     "dino": "bench.networks:Timm", "clip": "bench.networks:Clip", "lpips": "bench.networks_lpips:Lpips",

@@ -7,6 +7,7 @@ does not bind itself is left blank in it and kept beside it, so that the text do
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from bench.errors import UsageError
 
 REGISTRY = "bench.registry"  # whose decorators are no part of a definition
+_PLACE = re.compile(r"\A(?:bench|methods)(?:\.\w+)*:(?=\w+\Z)")  # where ``"module:name"`` lies is none of it either
 
 Names = tuple[str, ...]  # a.b.c as it is written
 
@@ -93,7 +95,10 @@ class Module:
                 for a in node.names
             }
         if isinstance(node, ast.ImportFrom):
-            return {a.asname or a.name: Import(self._base(node), a.name) for a in node.names}
+            base = self._base(node)
+            if base == self.name:  # a package's own modules
+                return {a.asname or a.name: Import(f"{base}.{a.name}", "") for a in node.names}
+            return {a.asname or a.name: Import(base, a.name) for a in node.names}
         return {}
 
     def _base(self, node: ast.ImportFrom) -> str:
@@ -165,6 +170,8 @@ class _Reader:
         if isinstance(node, ast.Raise):  # what an error says decides nothing
             said = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
             return f"Raise({ast.unparse(said).rpartition('.')[2] if said else ''})"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return f"Constant(value={_PLACE.sub(':', node.value)!r})"
         if isinstance(node, ast.Assert):
             return f"Assert({self.write(node.test)})"
         if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):

@@ -248,3 +248,22 @@ def test_a_digest_does_not_depend_on_what_is_loaded() -> None:
     runs = [subprocess.run([sys.executable, "-c", c], capture_output=True, text=True) for c in (code, loaded + code)]
     assert runs[0].stdout.strip()
     assert runs[0].stdout == runs[1].stdout
+
+
+def test_where_a_definition_named_in_a_string_lies_does_not_count(package: Callable[..., str]) -> None:
+    def text(place: str) -> str:
+        return f"ROWS = {{'dino': {place!r}}}\ndef draw():\n    return ROWS"
+
+    before = package(sampler=text("bench.networks:Timm"))
+    assert package(sampler=text("bench.extractors.timm:Timm")) == before
+    assert package(sampler=text("bench.networks:Clip")) != before
+    assert package(sampler=text("elsewhere.networks:Timm")) != before
+
+
+def test_a_package_that_shows_its_own_modules_is_followed_into_them(package: Callable[..., str]) -> None:
+    files = {
+        "house____init__": "from outside.house import room",
+        "sampler": "from outside import house\ndef draw():\n    return house.room.grey()",
+    }
+    before = package(**files, house__room="def grey():\n    return 0.5")
+    assert package(**files, house__room="def grey():\n    return 0.6") != before

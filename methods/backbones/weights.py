@@ -12,16 +12,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-import bench
 from bench.errors import PrerequisiteError, UsageError
 from bench.ids import LENGTH, deciding_files, file_digest, folder_digest
 from bench.weights import listed, require, snapshot
 from bench.weights_check import blob_name
 
-WORLD = Path(bench.__file__).parent / "world" / "weights" / "world-sd"
+WORLD = Path(str(files("bench"))) / "world" / "weights" / "world-sd"
 SHA256 = 64  # hex digits
 
 
