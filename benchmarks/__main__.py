@@ -31,7 +31,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
 
 def machine(device: str) -> dict[str, Any]:
     """Where and when this is measured, and how busy the machine is at the start."""
-    from bench.environment import environment
+    from bench.pipeline.environment import environment
 
     told = environment({"device": device})
     kept = ("cpu", "device", "threads", "platform", "python", "torch", "diffusers", "scrollbench", "git")

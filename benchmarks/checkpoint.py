@@ -23,8 +23,8 @@ def write(folder: Path, size: str) -> Path:
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    from methods.backbones.tiny import tiny_clip
-    from methods.backbones.weights import quiet
+    from methods.backbones.identity import quiet
+    from methods.backbones.tiny.stable_diffusion import tiny_clip
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -42,7 +42,7 @@ def write(folder: Path, size: str) -> Path:
 def _reduced(size: str) -> tuple[Any, Any, Any]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    from methods.backbones.tiny import tiny_clip
+    from methods.backbones.tiny.stable_diffusion import tiny_clip
 
     text, groups, decoder = (16, 4, (8, 8, 8, 8)) if size == "tiny" else (256, 32, (32, 64, 64, 64))
     blocks: dict[str, Any] = {"block_out_channels": (64, 128, 256, 384)}  # of the kinds of Stable Diffusion 1.5
@@ -63,7 +63,7 @@ def _reduced(size: str) -> tuple[Any, Any, Any]:
 def _full() -> tuple[Any, Any, Any]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from methods.backbones.components import CONFIGS, part_class
+    from methods.backbones.loading import CONFIGS, part_class
 
     parts = json.loads((CONFIGS / "sd15.json").read_text(encoding="utf-8"))["parts"]
     unet, vae = (part_class(parts[p]["_class_name"]).from_config(parts[p]) for p in ("unet", "vae"))

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.plan import make_plan
-from bench.run import generate
+from bench.pipeline.generate import generate
+from bench.pipeline.plan import make_plan
 from bench.store import Store
-from bench.suite import load_suite
+from bench.suites.load import load_suite
 from benchmarks import checkpoint
 from benchmarks.timing import Report, Settings, await_device, ratio, stopwatch
 

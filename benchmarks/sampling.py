@@ -79,7 +79,7 @@ def theirs(folder: Path, device: str = "cpu") -> Sampler:
     from diffusers import StableDiffusionPanoramaPipeline
     from diffusers.utils import logging
 
-    from methods.backbones.weights import quiet
+    from methods.backbones.identity import quiet
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # it is deprecated and says so

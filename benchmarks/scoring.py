@@ -23,7 +23,8 @@ import numpy as np
 
 from bench.extractors import NAMES
 from bench.store import Store
-from bench.suite import Suite, load_suite
+from bench.suites.load import load_suite
+from bench.suites.suite import Suite
 from benchmarks.timing import Report, Settings, clocked, counted, ratio, rounds, stopwatch
 from oracles import materials  # puts the tests' folder, where the pictures are made, on the path
 
@@ -96,10 +97,10 @@ class Material:
 
 def prepare(root: Path, pictures: int, side: int = SIDE) -> Material:
     """Write the pictures (as the checks against the original packages make them), the weights and the store."""
-    import tiny
     from PIL import Image
 
-    from bench.adopt import adopt
+    from bench.pipeline.adopt import adopt
+    from tests.support import tiny
 
     # One set in many lights, or its Inception Score would be 1; the other in one, or both would be nearly the same set.
     lights = {"ours": np.linspace(0.1, 1.0, pictures), "others": np.full(pictures, 0.7)}
@@ -122,7 +123,7 @@ def prepare(root: Path, pictures: int, side: int = SIDE) -> Material:
 
 def ours(material: Material, device: str, metrics: Sequence[str] = ()) -> Scored:
     """Score the pictures by all or some metrics, in a copy of the store that nothing has been scored in."""
-    from bench.score import score
+    from bench.pipeline.score import score
 
     fresh = material.root / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.plan import make_plan
-from bench.run import generate
-from bench.score import score
+from bench.pipeline.generate import generate
+from bench.pipeline.plan import make_plan
+from bench.pipeline.score import score
 from bench.store import Store
-from bench.suite import load_suite
+from bench.suites.load import load_suite
 from benchmarks import scoring
 from benchmarks.timing import Report, Settings, clocked, ratio, rounds
 

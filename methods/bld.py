@@ -32,9 +32,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import noisable, noised
-from methods.windows import Window, grid
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import noisable, noised
+from methods.shared.windows import Window, grid
 
 BLENDS = ("current", "previous")
 REMAINDERS = ("refuse", "clamp")

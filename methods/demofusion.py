@@ -51,9 +51,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import noisable, noised, sized
-from methods.windows import Window, gather, grid, merge, starts, unit
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import noisable, noised, sized
+from methods.shared.windows import Window, gather, grid, merge, starts, unit
 
 DECODERS = ("tiled", "whole")
 

@@ -18,8 +18,8 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import keyed
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import keyed
 
 
 def direct_latents(guided: Callable[[Tensor, Tensor], Tensor], scheduler: Scheduler, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ order, guidance u + g (c - u) on the logits, top-k, top-p and temperature; the d
 text-to-image script. PROPOSAL for any other canvas: the rotary table is computed for the canvas's own rows and columns
 and one pass goes over all of it; the model was trained on its square only, and shows it.
 
-Deviations: tokens are drawn with this benchmark's numbers (:func:`methods.tokens.sampler`).
+Deviations: tokens are drawn with this benchmark's numbers (:func:`methods.shared.tokens.sampler`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import Conditioning, Tensor, TokensBackbone, TokenWalk
-from methods.tokens import draws, sampler, token_grid
+from methods.shared.tokens import draws, sampler, token_grid
 
 
 def raster(walk: TokenWalk, conditioning: Conditioning, count: int, choose: Callable[[Tensor, int], int]) -> list[int]:

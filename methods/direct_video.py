@@ -15,9 +15,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import Tensor, VideoBackbone
-from methods.canvas import cells, start
 from methods.direct import direct_latents
-from methods.sampling import keyed
+from methods.shared.canvas import cells, start
+from methods.shared.sampling import keyed
 
 WHICH = ("first", "middle", "last")
 

@@ -45,9 +45,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import reschedule, sized
-from methods.windows import Window, gather, starts
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import reschedule, sized
+from methods.shared.windows import Window, gather, starts
 
 if TYPE_CHECKING:
     import numpy as np

@@ -46,9 +46,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import reschedule, undrawn
-from methods.windows import Window, add_up, gather, grid
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import reschedule, undrawn
+from methods.shared.windows import Window, add_up, gather, grid
 
 FUSIONS = ("gf", "vcf", "gvcf")
 

@@ -33,8 +33,8 @@ Deviations:
   down. Strips that no window covers (``remainder=zero``) are refused: they would attend as zeros;
 * loop canvases are refused: the paper defines none.
 
-Memory: counted on the meta device (:mod:`bench.meta`), SD 2.0 at fp16 on 512 x 5120 px peaks at 11.5 GB, and SDXL on
-1024 x 4096 px at 20.0 GB, weights included; both are the last decoding, as of MultiDiffusion.
+Memory: counted on the meta device (:mod:`bench.pipeline.meta`), SD 2.0 at fp16 on 512 x 5120 px peaks at 11.5 GB, and
+SDXL on 1024 x 4096 px at 20.0 GB, weights included; both are the last decoding, as of MultiDiffusion.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from bench.errors import UsageError
 from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
-from methods.attention import attention_layers, embedded_guidance, processors, unet_of
 from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
-from methods.canvas import cells, picture, start
 from methods.multidiffusion import multidiffusion_latents
-from methods.sampling import undrawn
-from methods.windows import Window, gather, grid, merge, sides
+from methods.shared.attention import attention_layers, embedded_guidance, processors, unet_of
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import undrawn
+from methods.shared.windows import Window, gather, grid, merge, sides
 
 
 class Joint:

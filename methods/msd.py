@@ -35,8 +35,8 @@ for Stable Diffusion); loops are refused, as the paper defines none, and so are 
 which would guide towards zero.
 
 Memory: blocks of the network are recomputed in the backward pass, ``batch`` windows of the backbone at a time. Counted
-on the meta device (:mod:`bench.meta`), SD 2.0 at fp16 on 1024 x 4096 px peaks at 16.3 GB, weights included; that peak
-is the last decoding, as of MultiDiffusion.
+on the meta device (:mod:`bench.pipeline.meta`), SD 2.0 at fp16 on 1024 x 4096 px peaks at 16.3 GB, weights included;
+that peak is the last decoding, as of MultiDiffusion.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
-from methods.gradients import checkpointing, needs_ddim
-from methods.windows import Window, gather, grid, merge, sides
+from methods.shared.canvas import cells, picture, start
+from methods.shared.gradients import checkpointing, needs_ddim
+from methods.shared.windows import Window, gather, grid, merge, sides
 
 NORMS = ("sum", "mean", "polyak")
 DS_NOISES = ("keep", "renorm")

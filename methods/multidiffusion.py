@@ -30,9 +30,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import undrawn
-from methods.windows import Window, gather, grid, merge, sides
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import undrawn
+from methods.shared.windows import Window, gather, grid, merge, sides
 
 
 def multidiffusion_latents(
@@ -49,7 +49,7 @@ def multidiffusion_latents(
         scheduler: fresh, timesteps set. All windows take a step in one call, so a multistep solver would keep a
             history for each window; the paper's DDIM keeps none.
         canvas: initial noise.
-        windows: equal-sized windows, e.g. from :func:`methods.windows.grid`.
+        windows: equal-sized windows, e.g. from :func:`methods.shared.windows.grid`.
         after_step: called with (index of the step, canvas after it).
 
     Returns:

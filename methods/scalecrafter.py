@@ -46,10 +46,10 @@ from bench.errors import UsageError, near
 from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
-from methods.attention import unet_of
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import reschedule
+from methods.shared.attention import unet_of
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import reschedule
 
 Factors = Mapping[str, float]  # convolution, or the beginning of its name -> D
 

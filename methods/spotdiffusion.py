@@ -35,9 +35,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import memoryless
-from methods.windows import Window, gather, grid, merge
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import memoryless
+from methods.shared.windows import Window, gather, grid, merge
 
 
 def spotdiffusion_latents(
@@ -54,7 +54,7 @@ def spotdiffusion_latents(
         guided: the guided network, ``guided(views, t)`` with views (n, c, window, window).
         scheduler: fresh, timesteps set; one that keeps no history.
         canvas: initial noise.
-        windows: equal-sized windows at a stride of their size, from :func:`methods.windows.grid`.
+        windows: equal-sized windows at a stride of their size, from :func:`methods.shared.windows.grid`.
         shifts: columns the canvas turns to the left after each step, as many as there are steps.
         after_step: called with (index of the step, canvas after it and its turn).
 

@@ -44,9 +44,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import reschedule
-from methods.windows import Window, add_up, gather
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import reschedule
+from methods.shared.windows import Window, add_up, gather
 
 LCM_STEPS = 50  # timesteps that consistency models are distilled on
 

@@ -32,7 +32,7 @@ Deviations and limits:
 
 Memory: blocks of the network are recomputed in the backward pass, ``batch`` windows of the backbone at a time, and
 decoder and loss see one window of 512 px at a time, or as many smaller ones as cover it. Counted on the meta device
-(:mod:`bench.meta`), SD 2.0 at fp16 on 512 x 5120 px peaks at 11.5 GB, weights included; that peak is the last
+(:mod:`bench.pipeline.meta`), SD 2.0 at fp16 on 512 x 5120 px peaks at 11.5 GB, weights included; that peak is the last
 decoding, as of MultiDiffusion. Workspaces of libraries come on top.
 """
 
@@ -46,9 +46,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
-from methods.gradients import LPIPS_MIN, checkpointing, needs_ddim, perceptual_loss
-from methods.windows import Window, gather, grid, merge, sides
+from methods.shared.canvas import cells, picture, start
+from methods.shared.gradients import LPIPS_MIN, checkpointing, needs_ddim, perceptual_loss
+from methods.shared.windows import Window, gather, grid, merge, sides
 
 CLOSURES = ("official", "ring")
 SQUARE = 512 * 512  # px whose way through decoder and loss is in memory at once

@@ -40,9 +40,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, start
-from methods.sampling import reschedule
-from methods.windows import unit
+from methods.shared.canvas import cells, start
+from methods.shared.sampling import reschedule
+from methods.shared.windows import unit
 
 
 class Tile(NamedTuple):

@@ -41,9 +41,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
-from methods.canvas import cells, picture, start
-from methods.sampling import memoryless, sized
-from methods.windows import Window, gather, grid, merge, sides
+from methods.shared.canvas import cells, picture, start
+from methods.shared.sampling import memoryless, sized
+from methods.shared.windows import Window, gather, grid, merge, sides
 
 ROWS = ("refuse", "official")
 

@@ -20,7 +20,7 @@ def _of(*names: str) -> str:
 
 def _sets() -> tuple[np.ndarray, np.ndarray]:
     """Two sets of uint8 pictures (n, 96, 64, 3) that differ."""
-    import tiny
+    from tests.support import tiny
 
     first = np.stack(tiny.pictures(COUNT, 64, 96, seed=0))
     second = np.stack(tiny.pictures(COUNT, 64, 96, seed=1))
@@ -38,9 +38,9 @@ def torch_fidelity(place: Place) -> Compared:
     from torch.utils.data import Dataset
     from torch_fidelity import calculate_metrics
 
-    from bench.extractors import Found
+    from bench.extractors.loading import build
+    from bench.extractors.locate import Found
     from bench.metrics.distribution import frechet_distance, inception_scores, kernel_distance_subsets
-    from bench.networks import build
 
     class Pictures(Dataset):
         def __init__(self, pictures: np.ndarray) -> None:
@@ -90,7 +90,7 @@ def clean_fid_resize(place: Place) -> Compared:
     """clean-fid's resize of fixed pictures to 299 px, every value."""
     from cleanfid.resize import build_resizer
 
-    from bench.resize import clean_resize
+    from bench.extractors.resize import clean_resize
 
     pictures = [rgb for _, rgb, _ in pairs(place)]
     theirs = np.stack([build_resizer("clean")(rgb) for rgb in pictures])
@@ -104,8 +104,8 @@ def lpips(place: Place) -> Compared:
     import torchvision
     from lpips import LPIPS
 
-    from bench.extractors import Found
-    from bench.networks import build
+    from bench.extractors.loading import build
+    from bench.extractors.locate import Found
 
     crops = list(_sets()[0][:4])
     x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 127.5 - 1

@@ -74,7 +74,8 @@ def pairs(place: Place, *more: str) -> list[tuple[Path, np.ndarray, str]]:
 def hps(folder: Path, full: bool) -> Path:
     """An HPS checkpoint: ViT-H-14, by default with 4 layers of each kind in place of its 32 and 24."""
     import open_clip
-    import tiny_scorers
+
+    from tests.support import tiny_scorers
 
     config: dict[str, Any] = open_clip.get_model_config("ViT-H-14")
     if not full:
@@ -84,7 +85,7 @@ def hps(folder: Path, full: bool) -> Path:
 
 def image_reward(folder: Path) -> Path:
     """An ImageReward checkpoint in full size: its package knows no other. The vocabulary stands in for BERT's."""
-    import tiny_scorers
+    from tests.support import tiny_scorers
 
     places = ["[PAD]", *(f"[unused{i}]" for i in range(100_000, 100_099)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
@@ -126,9 +127,10 @@ def clip_vocabulary(folder: Path) -> Path:
 def openai_clip(folder: Path, vision: dict[str, Any], embed: int) -> Path:
     """A CLIP in both layouts: OpenAI's state dict (``clip.pt``) and an open_clip folder. Values fit half precision."""
     import open_clip
-    import tiny_scorers
     import torch
     from safetensors.torch import save_file
+
+    from tests.support import tiny_scorers
 
     config = {
         "embed_dim": embed, "quick_gelu": True, "vision_cfg": vision,
@@ -151,8 +153,9 @@ def openai_clip(folder: Path, vision: dict[str, Any], embed: int) -> Path:
 
 def aesthetic(folder: Path) -> Path:
     """A ViT-L/14-like CLIP of two layers and the head of the aesthetic predictor v2."""
-    import tiny_scorers
     import torch
+
+    from tests.support import tiny_scorers
 
     vision = {"image_size": 224, "layers": 2, "width": 128, "head_width": 64, "patch_size": 14}
     openai_clip(folder, vision, 768)

@@ -45,8 +45,8 @@ def ask(place: Place, worker: str, settings: dict[str, Any], jobs: list[tuple[Pa
 
 def _built(name: str, role: str, model: str, path: Path, *also: Path) -> Any:
     """A scorer from official files, as the hub's cache would give them."""
-    from bench.extractors import Found
-    from bench.networks import build
+    from bench.extractors.loading import build
+    from bench.extractors.locate import Found
 
     return build(Found(name, role, "", path, model, also))
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from fakehub import Hub
-
-    from bench.weights import Model
+    from bench.extractors.weights.manifest import Model
+    from tests.support.fakehub import Hub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub: no test asks the network
 
@@ -20,7 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub:
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random Stable Diffusion pipeline: factor 4, 4 channels, 16 px squares, under half a megabyte."""
-    from methods.backbones.tiny import write_tiny_sd
+    from methods.backbones.tiny.stable_diffusion import write_tiny_sd
 
     return write_tiny_sd(tmp_path_factory.mktemp("tiny-sd"))
 
@@ -38,10 +37,12 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def manifest(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts other models into the manifest's place."""
-    from bench import extractors, weights, weights_suite
+    from bench import extractors
+    from bench.catalogue import needs
+    from bench.extractors.weights import manifest as weights_manifest
 
     def put(*models: Model) -> None:
-        for module in (extractors, weights, weights_suite):
+        for module in (extractors, weights_manifest, needs):
             monkeypatch.setattr(module, "load_manifest", lambda: {m.name: m for m in models})
 
     return put
@@ -50,8 +51,9 @@ def manifest(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.fixture
 def hub(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub that downloads go to, as HF_ENDPOINT makes them."""
-    import fakehub
     from huggingface_hub import constants, hf_api
+
+    from tests.support import fakehub
 
     with fakehub.serve() as running:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

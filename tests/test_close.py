@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from close import UNIT, near, products, relative, rounding
+
+from tests.support.close import UNIT, near, products, relative, rounding
 
 
 @pytest.mark.parametrize("terms", [1, 16, 1000, 30_000])

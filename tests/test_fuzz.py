@@ -1,6 +1,7 @@
 """Damaged inputs for every reader: nothing but our own errors.
 
-``SCROLLBENCH_FUZZ=2000`` runs that many of each here, ``python tests/fuzz.py --n 2000`` says what came of each reader.
+``SCROLLBENCH_FUZZ=2000`` runs that many of each here, ``python tests/support/fuzz.py --n 2000`` says what came of each
+reader.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-import fuzz
-import mutate
 import pytest
+
+from tests.support import fuzz, mutate
 
 CASES = int(os.environ.get("SCROLLBENCH_FUZZ", "40"))  # of each reader
 

@@ -19,10 +19,11 @@ import pytest
 
 import bench
 from bench import extractors, registry, source, views
+from bench.extractors import catalogue
+from bench.metrics.sample import Sample
 from bench.noise import Noise
-from bench.plan import TO_RGB
+from bench.pipeline.plan import TO_RGB
 from bench.prompts import load_prompts
-from bench.sample import Sample
 from bench.source import reached
 from bench.types import Canvas, Prompt
 
@@ -76,7 +77,7 @@ def test_all_that_a_sampler_runs_is_in_its_id(name: str, world_sd: Any) -> None:
     with traced() as ran:
         method.fn(world_sd, Prompt("sun", "a red sun over the sea"), canvas, Noise(0, "sun"), **knobs)
     assert unseen(ran, method.fn, Noise, factory.load) == set()
-    assert (Path(sys.modules["methods.backbones.latent"].__file__ or ""), "LatentNetwork") in definitions(ran)
+    assert (Path(sys.modules["methods.backbones.network"].__file__ or ""), "LatentNetwork") in definitions(ran)
 
 
 def test_what_a_sampler_runs_unseen_is_found(world_sd: Any) -> None:
@@ -102,7 +103,7 @@ def test_all_that_a_metric_runs_is_in_its_key(name: str) -> None:
     roots: list[source.Root] = [metric.fn, Sample, views.crops]
     if metric.extractor:
         found = extractors.find(extractors.default(metric.extractor, "miniature"))
-        roots.append(extractors.wrapper(found.role, found.path))
+        roots.append(catalogue.wrapper(found.role, found.path))
     assert unseen(ran, *roots) == set()
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.metrics import modules
-from bench.pictures import levels
-from bench.run import to_rgb
+from bench.metrics.modules import images
+from bench.pipeline.maker import to_rgb
+from bench.store.pictures import levels
 from bench.types import Canvas
 
 
@@ -45,7 +45,7 @@ def of_a_method(picture: torch.Tensor) -> np.ndarray:
 
 
 def of_a_metric(picture: torch.Tensor) -> np.ndarray:
-    return modules.to_rgb(picture[None])[0]
+    return images.to_rgb(picture[None])[0]
 
 
 @pytest.mark.parametrize("door", [of_a_method, of_a_metric])

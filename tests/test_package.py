@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import claims, prompt_adopt, prompts
+from bench.analysis import claims
 from bench.errors import UsageError
+from bench.prompts import adopt, sets
 
 ROOT = Path(__file__).parent.parent
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -23,7 +24,7 @@ def carried(package: str, patterns: list[str]) -> set[Path]:
 
 
 @pytest.mark.parametrize(
-    ("package", "folder"), [("prompts", prompts.ROOT), ("results.published", claims.FOLDER)], ids=lambda v: str(v)[-7:]
+    ("package", "folder"), [("prompts", sets.ROOT), ("results.published", claims.FOLDER)], ids=lambda v: str(v)[-7:]
 )
 def test_a_package_carries_every_file_of_a_folder_that_the_code_reads(package: str, folder: Path) -> None:
     patterns = SETUPTOOLS["package-data"][package]
@@ -34,16 +35,16 @@ def test_a_package_carries_every_file_of_a_folder_that_the_code_reads(package: s
 
 
 def test_the_code_looks_for_data_beside_itself_as_a_package_lays_it_out() -> None:
-    beside = Path(prompts.__file__).parent.parent
-    assert beside / "prompts" == prompts.ROOT
+    beside = Path(sets.__file__).parent.parent
+    assert beside / "prompts" == sets.ROOT
     assert beside / "results" / "published" == claims.FOLDER
 
 
 def test_an_installed_package_keeps_no_sets_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text("A narrow boat moored in the reeds\n")
     (tmp_path / "prompts").mkdir()
-    monkeypatch.setattr(prompt_adopt, "ROOT", tmp_path / "prompts")
+    monkeypatch.setattr(adopt, "ROOT", tmp_path / "prompts")
     with pytest.raises(UsageError, match="--root or SCROLLBENCH_PROMPTS"):
-        prompt_adopt.adopt(tmp_path / "list.txt", "mine", root=tmp_path / "prompts")
+        adopt.adopt(tmp_path / "list.txt", "mine", root=tmp_path / "prompts")
     (tmp_path / "pyproject.toml").touch()  # a checkout
-    assert len(prompt_adopt.adopt(tmp_path / "list.txt", "mine", root=tmp_path / "prompts").prompts) == 1
+    assert len(adopt.adopt(tmp_path / "list.txt", "mine", root=tmp_path / "prompts").prompts) == 1

@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are not part of the package
 
-from bench.networks_lpips import Lpips
+from bench.extractors.lpips import Lpips
 from bench.types import Canvas
 from benchmarks import __main__ as command
 from benchmarks import checkpoint, overhead, sampling, scoring, sharing

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from small import PLUGINS, SUITE, write_suite
-from test_cli import call
 
-from bench import prompts, reading
+from bench import reading
 from bench.errors import UsageError
-from bench.prompts import load_prompts, read_prompts
+from bench.prompts import load_prompts, sets
+from bench.prompts.sets import read_prompts
 from bench.reading import parse_json, read_csv, read_toml
 from bench.registry import Param
-from bench.suite import load_suite
+from bench.suites.load import load_suite
+from tests.cli.test_app import call
+from tests.support.small import PLUGINS, SUITE, write_suite
 
 KNOWN = ("file", "prompt_id", "seed", "part")
 REQUIRED = ("file", "prompt_id")
@@ -228,7 +229,7 @@ def test_an_open_quote_in_a_manifest_adopts_nothing(tmp_path: Path, monkeypatch:
 )
 def test_a_manifest_with_a_head_that_is_almost_ours_adopts_nothing(tmp_path: Path, head: str, said: str) -> None:
     suite = load_suite(write_suite(tmp_path))
-    from bench.adopt import read_manifest
+    from bench.pipeline.adopt import read_manifest
 
     Image.new("RGB", (16, 8)).save(tmp_path / "reef.png")
     file = written(tmp_path / "m.csv", f"{head}\nreef.png,reef,7{',0' * (head.count(',') - 2)}\n")
@@ -356,7 +357,7 @@ def test_a_card_with_tables_of_another_kind_is_refused(tmp_path: Path) -> None:
         written(tmp_path / "card.toml", text)
         with pytest.raises(UsageError, match=rf"card\.toml: \[?{key}"):
             load_prompts(str(tmp_path))
-    assert prompts.read_card(tmp_path / "absent") == {}
+    assert sets.read_card(tmp_path / "absent") == {}
 
 
 def test_what_the_repository_ships_is_read_by_the_strict_reader() -> None:

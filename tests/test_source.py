@@ -192,7 +192,9 @@ def test_a_plug_in_that_uses_the_projects_helpers_changes_with_them(
 ) -> None:
     body, imports = "return windows.merge(level)", "from methods import windows"
     before = plug_in(tmp_path, body, imports)
-    module = syntax.parse(Path(importlib.import_module("methods.windows").__file__ or ""), "methods.windows")
+    module = syntax.parse(
+        Path(importlib.import_module("methods.shared.windows").__file__ or ""), "methods.shared.windows"
+    )
     text, refs = module.read("merge")
     monkeypatch.setitem(module._reads, "merge", (text + "# zeros", refs))
     assert plug_in(tmp_path, body, imports) != before
@@ -244,7 +246,7 @@ def test_a_function_without_a_file_is_refused() -> None:
 def test_a_digest_does_not_depend_on_what_is_loaded() -> None:
     code = "from bench.source import source_digest; from methods.multidiffusion import multidiffusion as m; "
     code += "print(source_digest(m.fn))"
-    loaded = "import methods.backbones.tiny, methods.backbones.weights, methods.direct; "
+    loaded = "import methods.backbones.tiny.stable_diffusion, methods.backbones.identity, methods.direct; "
     runs = [subprocess.run([sys.executable, "-c", c], capture_output=True, text=True) for c in (code, loaded + code)]
     assert runs[0].stdout.strip()
     assert runs[0].stdout == runs[1].stdout
@@ -254,9 +256,9 @@ def test_where_a_definition_named_in_a_string_lies_does_not_count(package: Calla
     def text(place: str) -> str:
         return f"ROWS = {{'dino': {place!r}}}\ndef draw():\n    return ROWS"
 
-    before = package(sampler=text("bench.networks:Timm"))
-    assert package(sampler=text("bench.extractors.timm:Timm")) == before
-    assert package(sampler=text("bench.networks:Clip")) != before
+    before = package(sampler=text("bench.extractors.timm:Timm"))
+    assert package(sampler=text("bench.extractors.catalogue.timm")) == before
+    assert package(sampler=text("bench.extractors.clip:Clip")) != before
     assert package(sampler=text("elsewhere.networks:Timm")) != before
 
 

@@ -8,37 +8,39 @@
 The classes are loaded on first use, so importing this package does not import torch.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from typing import TYPE_CHECKING, Any
+from bench.lazy import names
 
 if TYPE_CHECKING:
-    from bench.metrics.modules import (
-        GSD,
-        GSDLPIPS,
-        AdjacentLPIPS,
-        AdjacentSSIM,
-        AdjacentTV,
-        CLIPScore,
-        IntraLPIPS,
-        PanoramaTV,
-        SeamTV,
-        StyleL,
-        StyleLSum,
-    )
-    from bench.metrics.modules_preference import CLIPIQA, HPS, Aesthetic, ImageReward, PickScore
-    from bench.metrics.modules_sets import FID, IS, KID, FDDino, KDDino, RelativeFID
+    from bench.metrics.modules.images import GSD as GSD
+    from bench.metrics.modules.images import GSDLPIPS as GSDLPIPS
+    from bench.metrics.modules.images import AdjacentLPIPS as AdjacentLPIPS
+    from bench.metrics.modules.images import AdjacentSSIM as AdjacentSSIM
+    from bench.metrics.modules.images import AdjacentTV as AdjacentTV
+    from bench.metrics.modules.images import CLIPScore as CLIPScore
+    from bench.metrics.modules.images import IntraLPIPS as IntraLPIPS
+    from bench.metrics.modules.images import PanoramaTV as PanoramaTV
+    from bench.metrics.modules.images import SeamTV as SeamTV
+    from bench.metrics.modules.images import StyleL as StyleL
+    from bench.metrics.modules.images import StyleLSum as StyleLSum
+    from bench.metrics.modules.preference import CLIPIQA as CLIPIQA
+    from bench.metrics.modules.preference import HPS as HPS
+    from bench.metrics.modules.preference import Aesthetic as Aesthetic
+    from bench.metrics.modules.preference import ImageReward as ImageReward
+    from bench.metrics.modules.preference import PickScore as PickScore
+    from bench.metrics.modules.sets import FID as FID
+    from bench.metrics.modules.sets import IS as IS
+    from bench.metrics.modules.sets import KID as KID
+    from bench.metrics.modules.sets import FDDino as FDDino
+    from bench.metrics.modules.sets import KDDino as KDDino
+    from bench.metrics.modules.sets import RelativeFID as RelativeFID
 
-__all__ = [
-    "CLIPIQA", "FID", "GSD", "GSDLPIPS", "HPS", "IS", "KID", "AdjacentLPIPS", "AdjacentSSIM", "AdjacentTV", "Aesthetic",
-    "CLIPScore", "FDDino", "ImageReward", "IntraLPIPS", "KDDino", "PanoramaTV", "PickScore", "RelativeFID", "SeamTV",
-    "StyleL", "StyleLSum",
-]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from bench.metrics import modules, modules_preference, modules_sets
-
-    return next(getattr(m, name) for m in (modules, modules_sets, modules_preference) if hasattr(m, name))
+CLASSES = {
+    "bench.metrics.modules.images": (
+        "GSD GSDLPIPS IntraLPIPS AdjacentLPIPS AdjacentSSIM AdjacentTV PanoramaTV SeamTV StyleL StyleLSum CLIPScore"
+    ),
+    "bench.metrics.modules.preference": "HPS ImageReward PickScore Aesthetic CLIPIQA",
+    "bench.metrics.modules.sets": "FID KID FDDino KDDino IS RelativeFID",
+}
+__getattr__ = names(__name__, {name: module for module, text in CLASSES.items() for name in text.split()})

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.metrics.gsd import cosine
+from bench.metrics.numbers import cosine
 from bench.metrics.preference import along, looked_at
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Value
 
 IQA_PROMPTS = ("Good photo.", "Bad photo.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.metrics.gsd import cosine, number
+from bench.metrics.numbers import cosine, number
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Value
 
 

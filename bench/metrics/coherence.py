@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.metrics.gsd import number, steps
+from bench.metrics.gsd import steps
+from bench.metrics.numbers import number
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Value
 
 SSIM_MIN = 11  # px, the side of SSIM's Gaussian window

@@ -1,6 +1,6 @@
 """Object repetition in real pictures: an open-vocabulary detector counts the prompt's one-and-only thing.
 
-ScrollWorld knows its truth (:mod:`bench.metrics.oracle`); for other prompts that name a ``unique`` thing this counts
+ScrollWorld knows its truth (:mod:`bench.world.metrics`); for other prompts that name a ``unique`` thing this counts
 what a detector finds. A panorama is read in overlapping squares, because a detector resizes what it gets to one square:
 shown whole, a 6:1 panorama would shrink its things six times. The boxes of all squares are then put together so that
 a thing across the border of squares counts once:
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from bench.errors import UsageError
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Canvas, Value
 from bench.views import Box
 

@@ -16,22 +16,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from bench.metrics.numbers import cosine, number
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Canvas, Value
 from bench.views import Box
 
 Summary = dict[str, float | dict[int, float]]
 SOURCE = "ScrollScape (GSD-LPIPS, GSD-DINOv2); crops, pairs and networks as documented in bench.metrics.gsd"
-
-
-def cosine(features: np.ndarray) -> np.ndarray:
-    """(n, n) float64 cosine similarities of the rows; NaN where a row is zero or not finite."""
-    x = np.asarray(features, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    likeness: np.ndarray = unit @ unit.T
-    return likeness
 
 
 def steps(boxes: tuple[Box, ...], canvas: Canvas) -> tuple[np.ndarray, np.ndarray, int]:
@@ -90,11 +82,6 @@ def _values(name: str, matrix: np.ndarray, sample: Sample, worst: str) -> list[V
         *(Value(key, number(v)) for key, v in whole.items()),
         *(Value(f"{name}-lag", number(v), i) for i, v in lag.items()),
     ]
-
-
-def number(value: object) -> float | None:
-    """A finite float, or None: what is undefined is missing, never 0."""
-    return float(value) if isinstance(value, float) and np.isfinite(value) else None
 
 
 @metric(

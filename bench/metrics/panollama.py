@@ -16,9 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 from bench.metrics.coherence import border_tv, column_steps, neighbours
-from bench.metrics.gsd import number
+from bench.metrics.numbers import number
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Value
 
 

@@ -13,19 +13,14 @@ of ImageReward's) is not scored: ``*-cut`` is 1 for such prompts, and scoring pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from bench.errors import UsageError, near
-from bench.metrics.gsd import cosine, number
+from bench.metrics.numbers import cosine, number
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Value
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def similarity(crops: np.ndarray, text: np.ndarray, scale: float = 1.0) -> np.ndarray:
@@ -93,52 +88,3 @@ def image_reward(sample: Sample) -> list[Value]:
     else:
         scores = network.score(sample.crops(), text)
     return [*along("image-reward", scores.astype(np.float64)), _cut("image-reward", sample)]
-
-
-def softmax_share(scores: pd.DataFrame) -> pd.Series:
-    """PickScore's share inside a comparison group, as DRSPO's tables print it: mean softmax over the methods.
-
-    The shares of a group add up to 1 and change when a method joins or leaves, so they are comparable inside one
-    table only (DRSPO has 0.096 in one table and 0.134 in the next); keep the raw scores.
-
-    Args:
-        scores: raw scores, a row a prompt (or picture pair), a column a method. Rows with a missing score are left
-            out of all methods' means.
-
-    Returns:
-        The mean share of each method; NaN where no row is complete.
-    """
-    rows = scores.dropna().to_numpy(dtype=np.float64)
-    import pandas as pd
-
-    powers = np.exp(rows - rows.max(axis=1, keepdims=True)) if len(rows) else rows
-    shares = powers / powers.sum(axis=1, keepdims=True)
-    return pd.Series(shares.mean(axis=0) if len(rows) else np.nan, index=scores.columns, name="share")
-
-
-def average_rank(table: pd.DataFrame, directions: Mapping[str, str], decimals: int | None = None) -> pd.DataFrame:
-    """Ranks inside each column and their mean, as papers print them: ties share the best rank and the next is skipped.
-
-    Ranks throw distances away and change with the company, so this is a column to compare with papers, not a verdict.
-
-    Args:
-        table: a row a method, a column a number.
-        directions: ``higher`` or ``lower`` for every column.
-        decimals: round the numbers first, as ranks read off a printed table do.
-
-    Returns:
-        The ranks (1 is best), and ``average``; both NaN where a number is missing.
-
-    Raises:
-        UsageError: a column without a direction, or another direction.
-    """
-    for column in table.columns:
-        if directions.get(column) not in ("higher", "lower"):
-            hint = "" if column in directions else f"; {near(str(column), directions)}"
-            raise UsageError(f"{column!r}: expected higher or lower, got {directions.get(column)!r}{hint}")
-    rounded = table if decimals is None else table.round(decimals)
-    ranks = rounded.copy()
-    for column in table.columns:
-        ranks[column] = rounded[column].rank(method="min", ascending=directions[column] == "lower")
-    ranks["average"] = ranks.mean(axis=1, skipna=False)
-    return ranks

@@ -21,9 +21,9 @@ import numpy as np
 from scipy import ndimage
 
 from bench.extractors import Extractor
-from bench.metrics.gsd import number
+from bench.metrics.numbers import number
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Value
 
 PER_SQUARE, STRONGEST = 6, 4  # peaks looked at per native square; of these, the ones whose families count

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.metrics.gsd import number
+from bench.metrics.numbers import number
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Value
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601

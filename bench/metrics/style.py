@@ -1,7 +1,7 @@
 """Intra-Style-L: how much the style of one panorama changes along it (SyncDiffusion).
 
 A pair of crops has the style loss of Gatys et al.: Gram matrices of the first five convolutions of VGG-19
-(:func:`bench.networks_style.style_distances`). SyncDiffusion's released script adds up the pairs and never divides by
+(:func:`bench.extractors.style.style_distances`). SyncDiffusion's released script adds up the pairs and never divides by
 their number, so its values grow with the panorama: 15 times a pair's at 512x3072. Both are here:
 
     intra-style       mean over all pairs, comparable between widths
@@ -11,8 +11,8 @@ their number, so its values grow with the panorama: 15 times a pair's at 512x307
 from __future__ import annotations
 
 from bench.metrics.coherence import mean_of_pairs
+from bench.metrics.sample import Sample
 from bench.registry import metric
-from bench.sample import Sample
 from bench.types import Value
 
 

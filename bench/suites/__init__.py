@@ -1,24 +1,13 @@
-"""The suites that ship with ScrollBench: data only, found through the entry points ``scrollbench.suites``."""
+"""Suites: which prompts on which canvases, by which methods, measured how."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from pathlib import Path
+from bench.lazy import rooms
+from bench.suites.load import load_suite
+from bench.suites.suite import Suite
 
-_HERE = Path(__file__).resolve().parent
+if TYPE_CHECKING:
+    from bench.suites import natives as natives
 
-miniature = _HERE / "miniature.toml"
-miniature_width = _HERE / "miniature-width.toml"
-pano_1k = _HERE / "pano-1k.toml"
-panollama_table1 = _HERE / "panollama-table1.toml"
-drspo_table1 = _HERE / "drspo-table1.toml"
-msd_fig4 = _HERE / "msd-fig4.toml"
-scrollscape_table1 = _HERE / "scrollscape-table1.toml"
-scale_dit_4k = _HERE / "scale-dit-4k.toml"
-miniature_joint = _HERE / "miniature-joint.toml"
-miniature_rows = _HERE / "miniature-rows.toml"
-miniature_highres = _HERE / "miniature-highres.toml"
-miniature_gate = _HERE / "miniature-gate.toml"
-panollama_fig4 = _HERE / "panollama-fig4.toml"
-panollama_fig5 = _HERE / "panollama-fig5.toml"
-msd_fig5 = _HERE / "msd-fig5.toml"
-msd_fig6 = _HERE / "msd-fig6.toml"
+__all__ = ["Suite", "load_suite"]
+__getattr__ = rooms(__name__)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import PrerequisiteError
-from bench.world.detect import KINDS, Detection
+from bench.world.colour_detector import KINDS, Detection
 from bench.world.scene import BIOMES, STYLES, TIMES, WEATHERS
 
 ATTRIBUTES = {"style": STYLES, "biome": BIOMES, "time": TIMES, "weather": WEATHERS}

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.level import choose_level, hash_order
-from bench.prompt_card import update_card
-from bench.prompts import read_prompts
-from bench.world.detect import KINDS, detect
+from bench.prompts.card import update_card
+from bench.prompts.level import choose_level, hash_order
+from bench.prompts.sets import read_prompts
+from bench.world.colour_detector import KINDS
+from bench.world.detectors import detect
 from bench.world.render import HEIGHT, render
 from bench.world.scene import (
     BIOMES,
@@ -30,7 +31,7 @@ from bench.world.scene import (
     WEATHERS,
     Scene,
     caption,
-)  # fmt: skip
+)
 
 FOLDER = Path(__file__).resolve().parents[2] / "prompts" / "scrollworld" / "1"
 SHARES: dict[str | None, float] = {"sun": 0.25, "moon": 0.15, "lighthouse": 0.2, "balloon": 0.2, None: 0.2}

@@ -19,10 +19,10 @@ from scipy.stats import spearmanr
 from bench import extractors, views
 from bench.errors import UsageError, near
 from bench.metrics.distribution import frechet_distance, inception_scores, kernel_distance
+from bench.metrics.sample import Sample
 from bench.prompts import load_prompts
 from bench.registry import find
-from bench.sample import Sample
-from bench.stats_sets import jackknife_error, leave_out, one_by_one
+from bench.stats.sets import jackknife_error, leave_out, one_by_one
 from bench.types import Canvas, Prompt
 from bench.world import defects
 from bench.world.render import HEIGHT, render

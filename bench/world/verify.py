@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from bench.errors import PrerequisiteError, UsageError, near
-from bench.pictures import picture_files, read_picture
+from bench.store.pictures import picture_files, read_picture
 from bench.types import Prompt
 from bench.world import defects
-from bench.world.detect import DETECTORS, KINDS, detect, horizon_rows, load_oracle
+from bench.world.colour_detector import KINDS, horizon_rows
+from bench.world.detectors import DETECTORS, detect, load_oracle
 from bench.world.render import HEIGHT, Picture, render
 from bench.world.scene import OBJECTS, UNIQUES, Scene, sample_scene
 

@@ -11,9 +11,9 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
-from methods.canvas import cells, picture, start
 from methods.multidiffusion import multidiffusion
-from methods.windows import gather, grid
+from methods.shared.canvas import cells, picture, start
+from methods.shared.windows import gather, grid
 
 
 def _draw(

@@ -52,7 +52,7 @@ class Drawing(TorchFunctionMode):
                 f"{self.who} draws random numbers in its steps, from a generator that all share: one recipe would give "
                 f"another picture each time. Use the backbone option sampler=ddim, or a checkpoint whose scheduler "
                 f"config names one that does not draw (DDIM, Euler, PNDM, DPM-Solver++, UniPC); a method that steps "
-                f"the whole canvas at once may hand it noise by methods.sampling.keyed"
+                f"the whole canvas at once may hand it noise by methods.shared.sampling.keyed"
             )
         like = args[0] if func is torch.randn_like else None
         size = like.shape if like is not None else _size(args, kwargs)

@@ -20,11 +20,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
-from methods.backbones import Conditioning, Factory, Scheduler
-from methods.backbones.components import blank_parts
-from methods.backbones.latent import LatentNetwork, load_low
+from methods.backbones.factory import Factory
+from methods.backbones.identity import Part, Weights, locate, world_folder
+from methods.backbones.loading import blank_parts
+from methods.backbones.network import LatentNetwork, load_low
+from methods.backbones.protocols import Conditioning, Scheduler
 from methods.backbones.schedules import dynamic_mu, make_scheduler
-from methods.backbones.weights import Part, Weights, locate, world_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,7 @@ class Flux(LatentNetwork):
     Args:
         window: cells a side of the native square: the pipeline's, as the network's config names no size.
         mu: the timestep shift at every size; None lets it grow with the canvas.
-        others: see :class:`methods.backbones.latent.LatentNetwork`.
+        others: see :class:`methods.backbones.network.LatentNetwork`.
 
     Raises:
         UsageError: also on a ``mu`` that is no number, and on networks without a guidance input (FLUX.1-schnell).

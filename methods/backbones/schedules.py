@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, near
+from methods.backbones.drawing import watched
+from methods.backbones.loading import part_class
 
 if TYPE_CHECKING:
-    from methods.backbones import Scheduler
+    from methods.backbones.protocols import Scheduler
 
 SAMPLERS = ("checkpoint", "ddim")
 
@@ -28,9 +30,6 @@ def make_scheduler(
     Raises:
         UsageError: unknown sampler, or a number of steps outside 1 to ``num_train_timesteps``.
     """
-    from methods.backbones.components import part_class
-    from methods.backbones.drawing import watched
-
     if sampler not in SAMPLERS:
         raise UsageError(f"unknown sampler {sampler!r}; {near(sampler, SAMPLERS)}")
     most = int(config.get("num_train_timesteps", 1000))

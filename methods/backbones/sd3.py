@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
-from methods.backbones import Conditioning, Factory, Scheduler
-from methods.backbones.components import blank_parts
-from methods.backbones.latent import LatentNetwork, load_low
+from methods.backbones.factory import Factory
+from methods.backbones.identity import Part, Weights, locate
+from methods.backbones.loading import blank_parts
+from methods.backbones.network import LatentNetwork, load_low
+from methods.backbones.protocols import Conditioning, Scheduler
 from methods.backbones.schedules import dynamic_mu, make_scheduler
-from methods.backbones.weights import Part, Weights, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ MAX_SHIFT = 1.16  # the pipeline's, for checkpoints with dynamic shifting
 
 
 class SD3(LatentNetwork):
-    """SD 3.5 behind :class:`methods.backbones.LatentBackbone`. See :class:`methods.backbones.latent.LatentNetwork`."""
+    """SD 3.5 behind :class:`methods.backbones.LatentBackbone`. See :class:`methods.backbones.network.LatentNetwork`."""
 
     def __init__(self, name: str, weights: str, parts: Mapping[str, Any], **options: Any) -> None:
         from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline

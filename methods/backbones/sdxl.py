@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from methods.backbones import Conditioning, Factory, Scheduler
-from methods.backbones.components import blank_parts
-from methods.backbones.latent import LatentNetwork, load_low
+from methods.backbones.factory import Factory
+from methods.backbones.identity import Part, locate
+from methods.backbones.loading import blank_parts
+from methods.backbones.network import LatentNetwork, load_low
+from methods.backbones.protocols import Conditioning, Scheduler
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import Part, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ class SDXL(LatentNetwork):
 
     Args:
         sampler: ``checkpoint`` (Euler, as shipped) or ``ddim``, which some panorama papers use.
-        others: see :class:`methods.backbones.latent.LatentNetwork`.
+        others: see :class:`methods.backbones.network.LatentNetwork`.
     """
 
     def __init__(

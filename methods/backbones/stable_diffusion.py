@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
-from methods.backbones import Conditioning, Factory, Scheduler
-from methods.backbones.components import blank_parts, load_parts
-from methods.backbones.latent import LatentNetwork, target
+from methods.backbones.device import target
+from methods.backbones.factory import Factory
+from methods.backbones.identity import Part, locate, world_folder
+from methods.backbones.loading import blank_parts, load_parts
+from methods.backbones.network import LatentNetwork
+from methods.backbones.protocols import Conditioning, Scheduler
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import Part, locate, world_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +40,7 @@ class StableDiffusion(LatentNetwork):
     Args:
         sampler: ``ddim`` (eta 0), built from the checkpoint's scheduler config whatever that was written for, as the
             MultiDiffusion family does; or ``checkpoint``, the class the config names (PNDM for most).
-        others: see :class:`methods.backbones.latent.LatentNetwork`.
+        others: see :class:`methods.backbones.network.LatentNetwork`.
 
     Attributes:
         unet, vae, text_encoder, tokenizer: the diffusers and transformers objects, for samplers that work inside them.

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
-from methods.backbones import Conditioning, Factory, Scheduler
-from methods.backbones.components import blank_parts
-from methods.backbones.latent import LatentNetwork, load_low
+from methods.backbones.factory import Factory
+from methods.backbones.identity import Part, Weights, locate
+from methods.backbones.loading import blank_parts
+from methods.backbones.network import LatentNetwork, load_low
+from methods.backbones.protocols import Conditioning, Scheduler
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import Part, Weights, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ class Wan(LatentNetwork):
             frames of 832x480 px.
         shift: the schedule's flow shift; None is the checkpoint's (3). Diffusers' guide takes 3 for 480 px, 5 for
             720 px; Wan's own code takes 5.
-        others: see :class:`methods.backbones.latent.LatentNetwork`.
+        others: see :class:`methods.backbones.network.LatentNetwork`.
 
     Raises:
         UsageError: also on a ``shift`` that is no positive number.

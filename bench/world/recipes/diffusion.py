@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from bench.world.bank import Bank
+from bench.world.obedience import obedience, summary
+from bench.world.recipes.bank import Bank
 from bench.world.recipes.tokens import CONTEXT, make_tokenizer
 from bench.world.recipes.vae import cached_latents
 from bench.world.scene import caption
+from methods.backbones.stable_diffusion import StableDiffusion
 
 TEXT_WIDTH = 96
 UNET: dict[str, Any] = dict(
@@ -76,10 +78,7 @@ class DiffusionRecipe:
         return (weight * (predicted - x0).square()).mean()
 
     def evaluate(self) -> dict[str, float]:
-        """The gates of :mod:`bench.world.gates`, over all captions that ask for a thing and over empty skies."""
-        from bench.world.gates import obedience, summary
-        from methods.backbones.stable_diffusion import StableDiffusion
-
+        """The gates of :mod:`bench.world.obedience`, over all captions that ask for a thing and over empty skies."""
         parts = {
             "unet": self.module["unet"], "vae": self.vae, "text_encoder": self.module["text"],
             "tokenizer": self.tokenizer, "scheduler": self.scheduler.config,

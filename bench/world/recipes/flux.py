@@ -23,12 +23,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pixel_unshuffle
 from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
-from bench.world.bank import Bank
+from bench.world.obedience import obedience, summary
+from bench.world.recipes.bank import Bank
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import cached_latents
 from bench.world.scene import caption
-from bench.world.train import muon_and_adamw
-from methods.backbones.weights import world_folder
+from methods.backbones.flux import Flux
+from methods.backbones.identity import world_folder
+from methods.backbones.network import LatentNetwork
+from methods.training.loop import muon_and_adamw
 
 TEXT_WIDTH, TEXT_TOKENS = 96, 32
 TRANSFORMER: dict[str, Any] = dict(
@@ -134,10 +137,7 @@ class TeacherRecipe:
         }  # fmt: skip
 
     def evaluate(self) -> dict[str, float]:
-        """The gates of :mod:`bench.world.gates` with classifier-free guidance: what the student can reach."""
-        from bench.world.gates import obedience, summary
-        from methods.backbones.flux import Flux
-        from methods.backbones.latent import LatentNetwork
+        """The gates of :mod:`bench.world.obedience` with classifier-free guidance: what the student can reach."""
 
         class Undistilled(Flux):
             guided = LatentNetwork.guided  # a difference of two evaluations, the guidance input being 1
@@ -194,10 +194,7 @@ class FluxRecipe(TeacherRecipe):
         return weighted(v - (u + scale.view(-1, 1, 1) * (c - u)), t)
 
     def evaluate(self) -> dict[str, float]:
-        """The gates of :mod:`bench.world.gates` through the guidance input."""
-        from bench.world.gates import obedience, summary
-        from methods.backbones.flux import Flux
-
+        """The gates of :mod:`bench.world.obedience` through the guidance input."""
         return summary(obedience(Flux("world-flux", "", self.parts(), window=2 * SIDE, batch=32)))
 
 

@@ -25,12 +25,12 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.world.bank import Bank
+from bench.world.recipes.bank import Bank
 from bench.world.recipes.tokens import CONTEXT, make_tokenizer, save_tokenizer
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import render
 from bench.world.scene import BIOMES, STYLES, TIMES, UNIQUES, Scene, caption, sample_scene
-from bench.world.train import save_half
+from methods.training.loop import save_half
 
 MEAN = STD = (0.5, 0.5, 0.5)
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from bench.world.bank import Bank
-from bench.world.detect import KINDS
+from bench.world.colour_detector import KINDS
 from bench.world.oracle_net import ATTRIBUTES, OracleNet
+from bench.world.recipes.bank import Bank
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import Picture, render
 from bench.world.scene import sample_scene
-from bench.world.train import save_half
+from methods.training.loop import save_half
 
 
 class OracleRecipe:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from bench.world.bank import Bank
+from bench.world.recipes.bank import Bank
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene
 

@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from bench.world.bank import Bank
+from bench.world.obedience import obedience, summary
+from bench.world.recipes.bank import Bank
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import to_tensor
 from bench.world.recipes.wan_vae import encode
 from bench.world.render import HEIGHT, render
 from bench.world.scene import Scene, caption, sample_scene
-from bench.world.train import muon_and_adamw
+from methods.backbones.wan import Wan
+from methods.training.loop import muon_and_adamw
 
 TEXT_WIDTH, TEXT_TOKENS = 96, 32
 TRANSFORMER: dict[str, Any] = dict(
@@ -125,10 +127,7 @@ class WanRecipe:
         }  # fmt: skip
 
     def evaluate(self) -> dict[str, float]:
-        """The gates of :mod:`bench.world.gates` on single pictures."""
-        from bench.world.gates import obedience, summary
-        from methods.backbones.wan import Wan
-
+        """The gates of :mod:`bench.world.obedience` on single pictures."""
         return summary(obedience(Wan("world-wan", "", self.parts(), native=(FRAMES, CELLS, CELLS), batch=32)))
 
     def save(self, folder: Path) -> None:

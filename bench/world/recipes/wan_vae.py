@@ -20,7 +20,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample
 from torch import Tensor
 
-from bench.world.bank import Bank
+from bench.world.recipes.bank import Bank
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene

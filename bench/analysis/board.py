@@ -1,0 +1,276 @@
+"""What stands on the leaderboard of a suite; every number comes from the index, and how it is shown is not said here.
+
+A board is one part of a suite with all its methods. Its sections are the methods of one backbone, because a method on
+another network is another comparison. Inside a section a number has the 95 % interval of its mean over prompts, and a
+letter: methods that share it cannot be told from their group's best (:func:`bench.stats.means.ranking`). Numbers of
+sets (FID, KID) have neither; nor have costs, which are not ranked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.analysis.columns import COST, Column, network_name
+from bench.stats.means import bounds, ranking
+from bench.store.index import query
+from bench.suites.tables import default_label
+
+if TYPE_CHECKING:
+    from bench.stats.means import Array
+    from bench.store import Store
+    from bench.suites.suite import Suite
+
+ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0", "one": "→1"}
+
+
+GROUPS = [*ascii_lowercase, *(a + b for a in ascii_lowercase for b in ascii_lowercase)]  # a, ..., z, aa, ab, ...
+NO_BACKBONE = "no backbone"  # controls, and pictures made elsewhere
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of one method; ``value`` is None where there is none. ``n`` pictures went into it."""
+
+    value: float | None
+    n: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method of the board and how far its pictures are."""
+
+    method: str
+    control: bool
+    optimises: tuple[str, ...]
+    wanted: int
+    made: int
+    failed: int
+    contested: int = 0  # of those wanted, merged records tell two stories
+    samplers: int = 1  # versions of the method among them
+
+
+@dataclass(frozen=True)
+class Board:
+    """One part of a suite: its methods (controls last), its columns in order, and the cells by (method, label).
+
+    ``sources`` says which protocol and which of its numbers a cell shows.
+    """
+
+    part: str
+    lines: tuple[Line, ...]
+    columns: tuple[Column, ...]
+    cells: dict[tuple[str, str], Cell]
+    sources: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    def best(self, column: Column) -> float | None:
+        """The best value of those ranked: no controls, nothing that descends on a metric, nothing partial."""
+        ranked = [line.method for line in self.lines if not line.control and not line.optimises]
+        cells = [self.cells[m, column.label] for m in ranked if (m, column.label) in self.cells]
+        values = [c.value for c in cells if c.value is not None and not c.missing]
+        loss = {"lower": lambda v: v, "higher": lambda v: -v, "zero": abs, "one": lambda v: abs(v - 1)}
+        return min(values, key=loss[column.direction]) if len(values) > 1 and column.direction in loss else None
+
+
+def boards(store: Store, suite: Suite) -> list[Board]:
+    """The board of every part of a suite, with all methods that ever ran on it.
+
+    Where a number was computed in two ways (by another source of the metric, through new weights), the column shows
+    the one that stands (table ``standing``).
+
+    Raises:
+        StoreError: there is no index.
+    """
+    where = f"where suite_digest = '{suite.digest}'"
+    members = query(store, f"""
+        select part, method, control, any_value(optimises), sum(wanted)::int, sum(made)::int, sum(failed)::int,
+               sum(contested)::int, max(samplers)::int
+        from coverage
+        join (select suite_digest, part, method, any_value(optimises) as optimises from member group by 1, 2, 3)
+        using (suite_digest, part, method) {where} group by part, method, control order by method""")[1]  # fmt: skip
+    rows = query(store, f"""
+        select l.part, l.method, l.metric, l.extractor, l.view, l.reference, l.params, l.value, l.n, l.missing, l.seen,
+               l.protocol, l.left_out
+        from leaderboard l {where} order by l.value is not null, l.protocol""")[1]  # fmt: skip
+    labels = [m.label for m in suite.methods]
+    made = []
+    for part in [p.name for p in suite.parts]:
+        lines = [
+            Line(method, control, tuple(optimises or ()), *counts)
+            for of, method, control, optimises, *counts in members if of == part
+        ]  # fmt: skip
+        lines.sort(key=lambda line: (line.control, labels.index(line.method) if line.method in labels else len(labels)))
+        columns, cells, sources = [], {}, {}
+        for column, matches in _columns(suite):
+            mine = [row for row in rows if row[0] == part and matches(row)]
+            if mine:
+                columns.append(replace(column, seen=mine[-1][10], left_out=max(row[12] for row in mine)))
+                cells.update({(row[1], column.label): Cell(*row[7:10]) for row in mine})
+                sources.update({(row[1], column.label): (row[11], row[2]) for row in mine})
+        made.append(Board(part, tuple(lines), tuple(columns), cells, sources))
+    return made
+
+
+def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[tuple[Any, ...]], bool]]]:
+    """The suite's metrics as columns, each with a test for the leaderboard's rows that belong to it."""
+    for use in suite.metrics:
+        name, direction = next(iter(use.metric.values.items()))
+        label = name if use.label == default_label(use.ref, None) else use.label
+        wanted = (name, network_name(use.extractor), use.view, use.reference)
+        params = dict(use.params)
+
+        def matches(row: tuple[Any, ...], wanted: tuple[Any, ...] = wanted, params: dict[str, Any] = params) -> bool:
+            return row[2:6] == wanted and json.loads(row[6] or "null") == params
+
+        yield Column(label, direction, use.metric.unit, wanted[1], use.view, use.reference), matches
+    for name, unit in COST.items():
+        yield Column(name, "lower", unit), lambda row, name=name: row[2] == name and row[4] is None  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One number: its interval and tie group, where it has them; ``missing`` pictures or scores are not in it.
+
+    ``prompts`` have the number, seeds averaged inside; 0 for numbers of sets and costs.
+    """
+
+    value: float
+    n: int
+    missing: int
+    prompts: int = 0
+    low: float | None = None
+    high: float | None = None
+    group: str = ""
+    ranks: tuple[int, int] | None = None  # interval of its rank
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of a section."""
+
+    line: Line
+    adopted: bool  # made elsewhere
+    lossy: bool  # brought in from files that had lost something already (JPEG)
+    untidy: bool = False  # its sampler left the backbone or settings changed
+    spots: Mapping[str, Spot] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> str:
+        """† descends on a metric while sampling, ‡ made elsewhere, § from lossy files, ¶ left things changed."""
+        return "†" * bool(self.line.optimises) + "‡" * self.adopted + "§" * self.lossy + "¶" * self.untidy
+
+
+@dataclass(frozen=True)
+class Section:
+    """The methods of one part on one backbone, controls last."""
+
+    part: str
+    backbone: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def sections(store: Store, suite: Suite) -> list[Section]:
+    """Every part of a suite on every backbone that has methods there; the suite's own backbone first."""
+    where = f"where suite_digest = '{suite.digest}'"
+    found = query(store, f"""
+        select part, m.method, coalesce(bool_or(list_contains(flags, 'adopted')), false),
+               coalesce(bool_or(list_contains(flags, 'lossy-source')), false),
+               coalesce(bool_or(list_has_any(flags, ['changed-backbone', 'changed-settings'])), false),
+               any_value(r.backbone)
+        from picture m left join recipe r using (recipe_id) {where} group by part, m.method""")[1]  # fmt: skip
+    flags = {(part, method): (adopted, lossy, untidy) for part, method, adopted, lossy, untidy, _ in found}
+    backbones = {(part, method): backbone for part, method, *_, backbone in found}
+    uses = {m.label: m.backbone for m in suite.methods}
+    made = []
+    for b in boards(store, suite):
+        values = _prompts(store, suite, b)
+        groups: dict[str, list[Line]] = {}
+        for line in b.lines:
+            backbone = backbones[b.part, line.method] or uses.get(line.method)
+            groups.setdefault(NO_BACKBONE if line.control else backbone or NO_BACKBONE, []).append(line)
+        for backbone in sorted(groups, key=lambda g: (g == NO_BACKBONE, g != suite.backbone, g)):
+            lines = groups[backbone]
+            spots = {c.label: _spots(b, c, lines, values.get(c.label, {})) for c in b.columns}
+            of = {line.method: {k: s[line.method] for k, s in spots.items() if line.method in s} for line in lines}
+            rows = tuple(Row(line, *flags[b.part, line.method], of[line.method]) for line in lines)
+            made.append(Section(b.part, backbone, b.columns, rows))
+    return made
+
+
+def _prompts(store: Store, suite: Suite, b: Board) -> dict[str, dict[str, dict[str, float]]]:
+    """Column -> method -> prompt -> value, seeds averaged; no costs and no numbers of sets."""
+    sources = {key: of for key, of in b.sources.items() if key[1] not in COST}
+    if not sources:
+        return {}
+    names = ", ".join(f"'{name}'" for name in sorted({name for _, name in sources.values()}))
+    rows = query(store, f"""
+        select method, protocol, metric, list(prompt_id order by prompt_id), list(value order by prompt_id)
+        from pairs where suite_digest = '{suite.digest}' and part = '{b.part}' and metric in ({names})
+        group by method, protocol, metric""")[1]  # fmt: skip
+    read = {(method, (protocol, name)): (prompts, values) for method, protocol, name, prompts, values in rows}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (method, label), of in sources.items():
+        if (method, of) in read:
+            found.setdefault(label, {})[method] = dict(zip(*read[method, of]))
+    return found
+
+
+def _spots(
+    b: Board, column: Column, lines: Sequence[Line], values: Mapping[str, Mapping[str, float]]
+) -> dict[str, Spot]:
+    """The numbers of a column in one section: method -> number."""
+    cells = {line.method: b.cells.get((line.method, column.label)) for line in lines}
+    best = Board(b.part, tuple(lines), (column,), b.cells).best(column)
+    places = _places(column, lines, cells, values)
+    samples = {m: np.array(list(of.values()), dtype=np.float64) for m, of in values.items() if m in cells}
+    intervals = _intervals(samples)
+    spots = {}
+    for line in lines:
+        cell = cells[line.method]
+        if cell is None or cell.value is None:
+            continue
+        low, high = intervals.get(line.method, (None, None))
+        group, ranks = places.get(line.method, ("", None))
+        ranked = not (line.control or line.optimises or cell.missing)
+        spots[line.method] = Spot(
+            cell.value, cell.n, cell.missing, len(samples.get(line.method, ())), low, high, group, ranks,
+            ranked and cell.value == best,
+        )  # fmt: skip
+    return spots
+
+
+def _intervals(samples: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
+    """Method -> ends of the interval of its mean; methods with equally many prompts share the resamples."""
+    found: dict[str, tuple[float, float]] = {}
+    for n in sorted({len(sample) for sample in samples.values()} - {0, 1}):
+        names = [m for m, sample in samples.items() if len(sample) == n]
+        ends = bounds(np.array([samples[m] for m in names]))
+        found |= {m: (float(low), float(high)) for m, low, high in zip(names, *ends)}
+    return found
+
+
+def _places(
+    column: Column, lines: Sequence[Line], cells: Mapping[str, Any], values: Mapping[str, Mapping[str, float]]
+) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Tie group and interval of the rank, of the methods that are ranked and complete."""
+    sign = {"lower": -1.0, "higher": 1.0}.get(column.direction)
+    ranked = [
+        line.method for line in lines
+        if not (line.control or line.optimises) and line.method in values
+        and cells[line.method] and not cells[line.method].missing
+    ]  # fmt: skip
+    if sign is None or len(ranked) < 2:
+        return {}
+    prompts = [p for p in values[ranked[0]] if all(p in values[m] for m in ranked)]
+    if len(prompts) < 2:
+        return {}
+    table = {m: sign * np.array([values[m][p] for p in prompts], dtype=np.float64) for m in ranked}
+    return {r.method: (GROUPS[min(r.group, len(GROUPS)) - 1], (r.low, r.high)) for r in ranking(table)}

@@ -1,0 +1,200 @@
+"""How far a method is from itself: the noise floor that the margins of a gate must not lie under.
+
+The same method draws the suite again with other seeds, at another precision, with other threads. A difference between
+such runs means nothing, so a gate must let it pass. The floor of a number is the largest difference that any of these
+comparisons leaves possible (the outer end of its 95 % interval); the proposed margin is twice that, rounded up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.analysis.columns import measures
+from bench.analysis.compare import Comparison, compare
+from bench.analysis.samplers import labelled, reseeded
+from bench.errors import IncompleteError, UsageError
+from bench.pipeline.generate import generate
+from bench.pipeline.plan import make_plan
+from bench.pipeline.score import score
+from bench.reading import MOST
+from bench.store import Store
+from bench.store.index import build
+from bench.toml import toml_key
+
+if TYPE_CHECKING:
+    from bench.progress import Progress
+    from bench.suites.suite import Suite
+
+APART = 1_000_003  # between the seeds of repetitions
+TIMES = 2.0  # margin / floor
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The noise of one number on one part, by repetition, and the margin it asks for."""
+
+    part: str
+    name: str
+    unit: str
+    by: Mapping[str, float]  # "seeds 1", "bf16", "threads 2" -> largest difference not ruled out
+    n: int
+
+    @property
+    def floor(self) -> float:
+        """The largest of them."""
+        return max(self.by.values())
+
+    @property
+    def margin(self) -> float:
+        """Twice the floor, rounded up to two digits; 0 for what never varied: then any loss counts."""
+        return round_up(TIMES * self.floor) if self.floor else 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What :func:`calibrate` found, and on what."""
+
+    suite: str
+    suite_digest: str
+    method: str
+    sampler: str  # its digest
+    repetitions: tuple[str, ...]
+    floors: tuple[Floor, ...]
+    notes: tuple[str, ...]
+
+
+def calibrate(
+    store: Store, suite: Suite, *, other_seeds: int = 2, precisions: Sequence[str] = (), threads: Sequence[int] = (),
+    progress: Progress | None = None, device: str | None = None,
+) -> Calibration:  # fmt: skip
+    """Draw and score a suite again and again with its one method, and measure how far the results lie apart.
+
+    Args:
+        store: keeps everything, so that a second call only computes what is new. Other threads make other pictures
+            under the same identity, and have a store of their own in ``calibrate/``.
+        suite: with one method (``--method``). Measured are the first number of each of its metrics, and those that its
+            ``[gate.margins]`` name already.
+        other_seeds: repetitions with other seeds.
+        precisions: of the suite's backbone, e.g. ``bf16``.
+        threads: counts of CPU threads.
+
+    Raises:
+        UsageError: more than one method, nothing to repeat, or a precision the backbone does not have.
+        IncompleteError: pictures or scores that could not be made.
+        PrerequisiteError: weights are missing.
+    """
+    if len(suite.methods) != 1:
+        raise UsageError(f"calibrate takes one method, got {[m.label for m in suite.methods]}; choose it with --method")
+    if other_seeds < 0 or max(suite.seeds) + other_seeds * APART > MOST:
+        raise UsageError(f"--other-seeds {other_seeds}: no such seeds; they are integers from 0 to 2^63 - 1")
+    if min(threads, default=1) < 1:
+        raise UsageError(f"--threads takes numbers from 1, got {min(threads)}")
+    label, notes = suite.methods[0].label, []
+    repetitions: dict[str, tuple[Suite, Store, int, int | None]] = {}
+    for i in range(1, other_seeds + 1):
+        seeds = tuple(s + i * APART for s in suite.seeds)
+        repetitions[f"seeds {i}"] = (replace(suite, seeds=seeds), store, i * APART, None)
+    for precision in precisions:
+        other = replace(suite, backbone_options={**suite.backbone_options, "precision": precision})
+        repetitions[precision] = (other, store, 0, None)
+    for count in threads:
+        repetitions[f"threads {count}"] = (suite, Store(store.root / "calibrate" / f"threads-{count}"), 0, count)
+    if not repetitions:
+        raise UsageError("nothing to repeat: ask for --other-seeds, --precision or --threads")
+    _complete(suite, store, progress, device, None)
+    base = labelled(store, suite, label)
+    numbers = dict.fromkeys([*(m.name for m in measures(suite)), *suite.spec.gate.margins])
+    found: dict[tuple[str, str], dict[str, Comparison]] = {}
+    for name, (other, place, offset, limit) in repetitions.items():
+        _complete(other, place, progress, device, limit)
+        side = reseeded(labelled(place, other, label), offset)
+        report = compare(store, suite, base, side, numbers)
+        if report.equal == report.cells:
+            notes.append(f"{name}: all pictures are equal")
+        for c in report.comparisons:
+            if c.measure.direction != "none":
+                found.setdefault((c.part, c.measure.name), {})[name] = c
+    floors = []
+    for (part, number), comparisons in found.items():
+        gains = {name: c.gain for name, c in comparisons.items() if c.gain is not None}
+        if not gains:
+            notes.append(f"{number}: {next(iter(comparisons.values())).note}")
+            continue
+        by = {name: max(abs(g.low), abs(g.high)) for name, g in gains.items()}
+        unit = next(iter(comparisons.values())).measure.unit
+        floors.append(Floor(part, number, unit, by, min(g.n for g in gains.values())))
+    return Calibration(suite.ref, suite.digest, label, base.digest, tuple(repetitions), tuple(floors), tuple(notes))
+
+
+def _complete(suite: Suite, store: Store, progress: Progress | None, device: str | None, threads: int | None) -> None:
+    with _threads(threads):
+        made = generate(make_plan(suite, store), store, progress, device=device)
+    scored = score(suite, store, progress, device=device)
+    build(store)
+    if not made.complete or scored.blocked or scored.failed or scored.sets_failed:
+        why = [f.message for f in made.failures] + [b.reason for b in made.blocked] + list(scored.blocked.values())
+        raise IncompleteError(
+            f"calibrate needs every picture and score of {suite.methods[0].label}: {'; '.join([*why, *scored.notes])}. "
+            "Mend that; the same command goes on where this one stopped"
+        )
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def round_up(value: float) -> float:
+    """Up to two significant digits: a margin is never rounded below what was measured."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / step - 1e-9) * step:.10g}")
+
+
+def margins(found: Calibration) -> dict[str, float]:
+    """The proposed margins; a number on several parts gets the largest."""
+    proposed: dict[str, float] = {}
+    for floor in found.floors:
+        proposed[floor.name] = max(floor.margin, proposed.get(floor.name, 0.0))
+    return proposed
+
+
+def rows(found: Calibration) -> list[dict[str, Any]]:
+    """A line for each number, for a table."""
+    return [{"part": f.part, "number": f.name, **f.by, "floor": f.floor, "margin": f.margin, "n": f.n}
+            for f in found.floors]  # fmt: skip
+
+
+def snippet(found: Calibration) -> str:
+    """``[gate.margins]`` for a suite file, or for ``scrollbench gate --margins``, with where it comes from."""
+    lines = [
+        f"# Measured on suite {found.suite} ({found.suite_digest[:8]}) with {found.method} ({found.sampler[:8]}):",
+        f"# {TIMES:g} times the noise floor over {', '.join(found.repetitions)}.",
+        *(f"# {note}" for note in found.notes),
+        "[gate.margins]",
+    ]
+    for name, margin in margins(found).items():
+        mine = [f for f in found.floors if f.name == name]
+        floor = max(f.floor for f in mine)
+        said = f"floor {floor:.3g}, {mine[0].n} prompts" if floor else "never varied: any loss counts"
+        lines.append(f"{toml_key(name)} = {margin:g} # {said}")
+    return "\n".join(lines) + "\n"
+
+
+def plain(found: Calibration) -> dict[str, Any]:
+    """As JSON."""
+    floors = [{**vars(f), "by": dict(f.by), "floor": f.floor, "margin": f.margin} for f in found.floors]
+    return {**vars(found), "floors": floors, "margins": margins(found)}

@@ -1,0 +1,253 @@
+"""Two samplers on one suite: paired differences by prompt, each with its interval, its test and its blind spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.analysis.columns import Measure, measures
+from bench.analysis.samplers import Side, Values, labelled, values
+from bench.analysis.set_rows import SetReader
+from bench.errors import ScrollBenchError
+from bench.stats.means import LEVEL, Array, Estimate, detectable, estimate, holm, paired
+from bench.stats.sets import Many, kernel_sums, one_by_one, set_difference
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.store import Store
+    from bench.store.features import Features
+    from bench.suites.suite import Suite
+
+SWAPS_KERNEL, SWAPS_ANY, CHEAP = 1999, 99, 512  # swaps of set metrics; CHEAP: features this wide can be swapped at all
+KERNEL = ("kid", "kd-dino")  # values that kernel_sums computes
+
+
+@dataclass(frozen=True)
+class PromptGain:
+    """One prompt's part in a difference, with one picture of each side at its first seed."""
+
+    prompt_id: str
+    a: float
+    b: float
+    gain: float
+    picture_a: str
+    picture_b: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A in one number on one part of a suite.
+
+    Attributes:
+        a, b: means over the common prompts (of sets: the number itself); None where there is nothing in common.
+        gain: the estimated gain of B over A, positive where B is better, in the number's unit. Where closest to 0
+            or 1 is best it is what B comes closer. For numbers without a direction it is b - a.
+        losses: gains prompt by prompt, the worst first; empty for sets.
+        adjusted: p by Holm over all comparisons of the report that have a direction.
+        detectable: the smallest true difference that this many prompts would show (one-sided 5 %, power 80 %).
+        unpaired: prompts that only one side has.
+        missing: pictures without this number, of A and of B, that the suite wants.
+        note: why there is no number.
+    """
+
+    part: str
+    measure: Measure
+    a: float | None = None
+    b: float | None = None
+    gain: Estimate | None = None
+    losses: tuple[PromptGain, ...] = ()
+    adjusted: float | None = None
+    detectable: float | None = None
+    unpaired: int = 0
+    missing: tuple[int, int] = (0, 0)
+    note: str = ""
+
+    @property
+    def said(self) -> str:
+        """``better``, ``worse``, ``differs``, ``not shown``, or a dash where there is nothing to compare."""
+        if self.gain is None or self.adjusted is None:
+            return "–"
+        if self.adjusted > 1 - LEVEL:
+            return "not shown"
+        if self.measure.direction == "none":
+            return "differs"
+        return "better" if self.gain.value > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`compare` found. ``equal`` counts the cells where both sides have the very same picture."""
+
+    a: Side
+    b: Side
+    comparisons: tuple[Comparison, ...]
+    cells: int  # pictures the suite wants of a sampler
+    made: tuple[int, int]
+    equal: int
+
+
+def compare(store: Store, suite: Suite, a: str | Side, b: str | Side, metrics: Iterable[str] = ()) -> Report:
+    """Compare two samplers on the pictures and scores there are. Reads the leaderboard; computes no picture, no score.
+
+    Args:
+        a, b: labels on the suite's board, or sides already read.
+        metrics: names of numbers (:func:`bench.analysis.columns.measures`); by default the first of each metric of the
+        suite.
+
+    Raises:
+        UsageError: unknown labels or numbers.
+        StoreError: there is no leaderboard.
+        IncompleteError: a label's pictures are of several versions of a sampler.
+    """
+    one = labelled(store, suite, a) if isinstance(a, str) else a
+    two = labelled(store, suite, b) if isinstance(b, str) else b
+    wanted = measures(suite, metrics)
+    numbers = values(one, wanted), values(two, wanted)
+    found: list[Comparison] = []
+    caches: dict[Path, Features] = {}
+    for measure in wanted:
+        for part in suite.parts:
+            if measure.of_set:
+                found.append(_sets(suite, measure, part.name, one, two, caches))
+            else:
+                found.append(_images(suite, measure, part.name, one, two, numbers))
+    tested = [c for c in found if c.gain is not None]
+    adjusted = dict(zip(map(id, tested), holm([c.gain.p for c in tested if c.gain])))
+    both = [(one.cells[k], two.cells[k]) for k in one.cells if k in two.cells]
+    return Report(
+        one, two,
+        tuple(replace(c, adjusted=adjusted.get(id(c))) for c in found),
+        sum(len(p.prompts.prompts) for p in suite.parts) * len(suite.seeds),
+        (_made(one), _made(two)),
+        sum(x.image_id is not None and x.image_id == y.image_id for x, y in both),
+    )  # fmt: skip
+
+
+def _made(side: Side) -> int:
+    return sum(c.image_id is not None for c in side.cells.values())
+
+
+def _images(suite: Suite, measure: Measure, part: str, a: Side, b: Side, numbers: tuple[Values, Values]) -> Comparison:
+    (place,) = [p for p in suite.parts if p.name == part]
+    wanted = [(part, q.id, seed) for q in place.prompts.prompts for seed in suite.seeds]
+    sides = [n[measure.name] for n in numbers]
+    missing = tuple(sum(key not in n for key in wanted) for n in sides)
+    plain, lossy = ([_by_prompt(n, part, len(suite.seeds), of) for n in sides] for of in (float, measure.loss))
+    common, growth = paired(*lossy)
+    base = Comparison(
+        part, measure, missing=(missing[0], missing[1]), unpaired=len(set(lossy[0]) ^ set(lossy[1])),
+        note="" if common else "not scored" if any(missing) else "undefined on every prompt",
+    )  # fmt: skip
+    if not common:
+        return base
+    sign = 1.0 if measure.direction == "none" else -1.0
+    gains = dict(zip(common, map(float, sign * growth)))
+    gain = estimate(sign * growth)
+    ordered = sorted(common, key=lambda p: (gains[p], p))
+    losses = [
+        PromptGain(p, plain[0][p], plain[1][p], gains[p], a.picture(part, p), b.picture(part, p)) for p in ordered
+    ]
+    means = [float(np.mean([n[p] for p in common])) for n in plain]
+    least = detectable(gain.se * np.sqrt(gain.n), gain.n) if gain.n > 1 else None
+    return replace(base, a=means[0], b=means[1], gain=gain, losses=tuple(losses), detectable=least)
+
+
+def _by_prompt(
+    numbers: Mapping[tuple[str, str, int], float | None], part: str, seeds: int, of: Callable[[float], float]
+) -> dict[str, float]:
+    """Means over seeds, for the prompts that are finished (scored at all seeds) and defined at one seed or more."""
+    found: dict[str, list[float | None]] = {}
+    for (where, prompt_id, _), value in numbers.items():
+        if where == part:
+            found.setdefault(prompt_id, []).append(value)
+    defined = {p: [of(v) for v in vs if v is not None] for p, vs in found.items() if len(vs) == seeds}
+    return {p: float(np.mean(vs)) for p, vs in sorted(defined.items()) if vs}
+
+
+# -- distances between sets
+
+
+def _sets(suite: Suite, measure: Measure, part: str, a: Side, b: Side, caches: dict[Path, Features]) -> Comparison:
+    (place,) = [p for p in suite.parts if p.name == part]
+    asked = len(place.prompts.prompts)
+    base = Comparison(part, measure)
+    try:
+        readers = [SetReader(suite, side, measure, caches) for side in (a, b)]
+        rows = readers[0].prompts(part), readers[1].prompts(part)
+        beside = readers[0].beside()
+    except ScrollBenchError as error:  # scored nowhere yet, features on another machine
+        return replace(base, missing=(asked, asked), note=str(error))
+    seeds = len(suite.seeds)
+    missing = ((asked - len(rows[0])) * seeds, (asked - len(rows[1])) * seeds)
+    common = [p for p in rows[0] if p in rows[1]]
+    base = replace(base, missing=missing, unpaired=len(set(rows[0]) ^ set(rows[1])))
+    if len(common) < 2:
+        return replace(base, note="a distance between sets needs 2 prompts or more on both sides")
+    sides = [[side[p] for p in common] for side in rows]
+    statistic = partial(_statistic, measure, beside)
+    both = [float(statistic(np.concatenate(side))) for side in sides]
+    many, swaps = _many(measure, sides[0] + sides[1], beside)
+    loss = set_difference(many, len(common), swaps=swaps)
+    sign = 1.0 if measure.direction in ("higher", "none") else -1.0
+    low, high = sorted((sign * loss.low, sign * loss.high))
+    gain = replace(loss, value=sign * (both[1] - both[0]), low=low, high=high)
+    least = detectable(gain.se * np.sqrt(gain.n), gain.n)
+    return replace(base, a=both[0], b=both[1], gain=gain, detectable=least)
+
+
+def _statistic(measure: Measure, beside: Sequence[Array], rows: Array) -> float:
+    assert measure.use is not None
+    return float(measure.use.metric.fn(rows, *beside, **measure.use.params)[measure.value])
+
+
+def _many(measure: Measure, groups: Sequence[Array], beside: Sequence[Array]) -> tuple[Many, int]:
+    """How to compute the number for many choices of prompts, and how many swaps that allows."""
+    if measure.value in KERNEL:
+        return kernel_sums(groups, beside[0]), SWAPS_KERNEL
+    cheap = groups[0].shape[1] <= CHEAP
+    return one_by_one(groups, partial(_statistic, measure, beside)), SWAPS_ANY if cheap else 0
+
+
+# -- as plain data
+
+
+def rows(report: Report) -> list[dict[str, Any]]:
+    """A line for each comparison, for a table. p is Holm's; ``detects`` the smallest difference that would show."""
+    several = len({c.part for c in report.comparisons}) > 1
+    return [
+        {
+            **({"part": c.part} if several else {}), "metric": c.measure.name,
+            "better": {"none": "", "zero": "near 0", "one": "near 1"}.get(c.measure.direction, c.measure.direction),
+            "a": c.a, "b": c.b, "gain": c.gain and c.gain.value, "low": c.gain and c.gain.low,
+            "high": c.gain and c.gain.high, "p": c.adjusted, "detects": c.detectable,
+            "n": c.gain.n if c.gain else 0, "b is": c.said,
+        }
+        for c in report.comparisons
+    ]  # fmt: skip
+
+
+def plain(report: Report, worst: int = 3) -> dict[str, Any]:
+    """A report as JSON: both sides, and for each comparison everything known, with its ``worst`` prompts."""
+    comparisons = []
+    for c in report.comparisons:
+        gain = None
+        if c.gain:
+            gain = {"value": c.gain.value, "low": c.gain.low, "high": c.gain.high, "se": c.gain.se, "p": c.gain.p,
+                    "p_holm": c.adjusted, "n": c.gain.n}  # fmt: skip
+        comparisons.append({
+            "part": c.part, "metric": c.measure.name, "value": c.measure.value, "direction": c.measure.direction,
+            "unit": c.measure.unit, "of_set": c.measure.of_set, "a": c.a, "b": c.b, "gain": gain, "said": c.said,
+            "detectable": c.detectable, "unpaired": c.unpaired, "missing": list(c.missing), "note": c.note,
+            "worst": [vars(p) for p in c.losses[:worst]],
+        })  # fmt: skip
+    sides = {
+        side: {"name": s.name, "digest": s.digest, "sampler": {k: v for k, v in s.sampler.items() if k != "said"}}
+        for side, s in (("a", report.a), ("b", report.b))
+    }
+    made = {"cells": report.cells, "made": list(report.made), "equal": report.equal}
+    return {**sides, **made, "comparisons": comparisons}

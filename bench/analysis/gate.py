@@ -1,0 +1,256 @@
+"""Regression gates: is the candidate no worse than the baseline, by more than margins that were fixed before?
+
+Non-inferiority turns the burden of proof round: "no difference shown" is not "no regression". For each number with a
+margin m, and the gain D of the candidate over the baseline (positive is better),
+
+    pass          the lower end of the one-sided 95 % interval of D is at least -m
+    regressed     the upper end of the one-sided 95 % interval is below -m
+    inconclusive  neither: too few prompts, and how many would do
+
+All numbers must pass, so a candidate that is beyond the margin in any of them passes at most one time in twenty,
+however many numbers there are (intersection-union test: Berger, Technometrics 1982). A false alarm is rarer still: a
+harmless candidate is a whole margin away from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.analysis.columns import measures, text
+from bench.analysis.compare import Comparison, Report, compare
+from bench.analysis.pin import Pin, margins_in
+from bench.analysis.samplers import Side, labelled, pinned, standing_protocol
+from bench.errors import UsageError
+from bench.pipeline.generate import generate
+from bench.pipeline.plan import make_plan, recipe_record, sampler_digest
+from bench.pipeline.score import score
+from bench.reading import read_toml
+from bench.stats.means import bounds, prompts_to_decide
+from bench.stats.sets import BLOCKS
+from bench.store.index import build, query
+from bench.store.tables import MATCH
+from bench.suites.load import with_methods
+
+if TYPE_CHECKING:
+    from bench.analysis.speed import Speed
+    from bench.pipeline.generate import RunResult
+    from bench.pipeline.score_plan import ScoreResult
+    from bench.progress import Progress
+    from bench.store import Store
+    from bench.suites.suite import Suite
+
+ONE_SIDED = 0.90  # two-sided level whose ends are one-sided 95 % bounds
+EXIT = {"pass": 0, "regressed": 1, "inconclusive": 4, "incomplete": 5}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a candidate lost most: a prompt, its pictures, and the view along the panorama, where one stands out."""
+
+    prompt_id: str
+    baseline: float
+    candidate: float
+    gain: float
+    picture: str  # the candidate's
+    picture_baseline: str
+    view: int | None = None  # index along the panorama, from 0
+    views: int | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One number's verdict: ``low`` and ``high`` are one-sided 95 % bounds of the gain."""
+
+    comparison: Comparison
+    margin: float
+    verdict: str
+    low: float | None
+    high: float | None
+    message: str
+    places: tuple[Place, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the board calls the number."""
+        return self.comparison.measure.name
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What :func:`gate` found; ``exit_code`` is the command's."""
+
+    suite: str
+    suite_digest: str
+    report: Report
+    checks: tuple[Judgement, ...]
+    speed: Speed | None
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The whole gate's: incomplete, else regressed, else inconclusive, else pass."""
+        found = {c.verdict for c in self.checks} | ({self.speed.verdict} if self.speed else set())
+        return next(v for v in ("incomplete", "regressed", "inconclusive", "pass") if v in found)
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 regressed, 4 inconclusive, 5 incomplete."""
+        return EXIT[self.verdict]
+
+
+def gate(
+    store: Store, suite: Suite, baseline: str | Pin, candidate: str, margins: Mapping[str, float],
+    speed: Speed | None = None, worst: int = 3,
+) -> GateResult:  # fmt: skip
+    """Judge a candidate by the pictures and scores there are.
+
+    Args:
+        baseline: a label on the suite's board, or a pinned sampler.
+        candidate: a label.
+        margins: number -> loss in its unit that still passes (:func:`margins_of`).
+        speed: what :func:`bench.analysis.speed.measure` found, to be judged with the rest.
+        worst: places named for a number that did not pass.
+
+    Raises:
+        UsageError: unknown labels or numbers, no margins, or one for a number without a direction.
+        StoreError: there is no leaderboard.
+    """
+    wanted = measures(suite, margins)
+    for m in wanted:
+        if m.direction == "none":
+            raise UsageError(f"{m.name} has no better and worse and takes no margin; take it out of [gate.margins]")
+    notes = []
+    if isinstance(baseline, Pin):
+        if baseline.suite_digest != suite.digest:
+            raise UsageError(
+                f"{baseline.path} pins a baseline on suite {baseline.suite} ({baseline.suite_digest[:8]}), this is "
+                f"{suite.ref} ({suite.digest[:8]}): other prompts, seeds or backbone. Choose that suite, or pin anew"
+            )
+        one = pinned(store, suite, baseline.label, baseline.digest)
+        if baseline.margins != dict(margins):
+            notes.append(f"the margins are not those that stood when {baseline.path} was written: {baseline.margins}")
+    else:
+        one = labelled(store, suite, baseline)
+    two = labelled(store, suite, candidate)
+    report = compare(store, suite, one, two, margins)
+    if one.sampler and one.digest == two.digest:
+        notes.append("baseline and candidate are the same sampler: nothing is tested here")
+    elif report.equal == report.cells:
+        notes.append("all pictures are equal, pixel by pixel: the change does nothing on this suite")
+    checks = tuple(_check(report, c, margins[c.measure.name], worst) for c in report.comparisons)
+    return GateResult(suite.ref, suite.digest, report, checks, speed, tuple(notes))
+
+
+def prepare(
+    store: Store, suite: Suite, baseline: str | Pin, candidate: str, progress: Progress | None = None,
+    device: str | None = None,
+) -> tuple[RunResult, ScoreResult]:  # fmt: skip
+    """Make and score the pictures that are missing of both sides, and rebuild the leaderboard.
+
+    A pinned baseline is made where the method of its label still is the sampler that was pinned.
+
+    Raises:
+        PrerequisiteError: weights are missing and nothing can be made.
+        UsageError: a method that is not there or does not fit its backbone.
+    """
+    wanted = [candidate] if isinstance(baseline, Pin) else [baseline, candidate]
+    if isinstance(baseline, Pin) and baseline.label in [m.name for m in suite.spec.methods]:
+        (first, *_) = make_plan(with_methods(suite, [baseline.label]), store).cells or (None,)
+        if first is not None and sampler_digest(recipe_record(first.recipe)) == baseline.digest:
+            wanted.insert(0, baseline.label)
+    both = with_methods(suite, wanted)
+    made = generate(make_plan(both, store), store, progress, device=device)
+    scored = score(both, store, progress, device=device)
+    build(store)
+    return made, scored
+
+
+def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:
+    """A suite's margins, or those of a file that ``calibrate --write`` made.
+
+    Raises:
+        UsageError: there are none, with the command that measures them; an unreadable file.
+    """
+    if file is not None:
+        found = margins_in(read_toml(file), file, "gate", "margins")
+    else:
+        found = {} if suite.shrunk else dict(suite.spec.gate.margins)  # a full suite's are not for stand-ins
+    if not found:
+        raise UsageError(
+            f"{file or suite.file}: no margins under [gate.margins]. `scrollbench calibrate --suite {suite.name} "
+            f"--method M --write margins.toml` measures the noise and proposes them; suite miniature-gate has some"
+        )
+    return found
+
+
+def _check(report: Report, c: Comparison, margin: float, worst: int) -> Judgement:
+    name, (old, new) = c.measure.name, c.missing
+    if c.gain is None or old or new:
+        why = f"{old} pictures of the baseline and {new} of the candidate have no number" if old or new else c.note
+        return Judgement(
+            c, margin, "incomplete", None, None, f"{name}: {why}" + (f" ({c.note})" if c.note and old else "")
+        )
+    low, high = one_sided(c)
+    unit = f" {c.measure.unit}" if c.measure.unit else ""
+    if low >= -margin and not c.unpaired:
+        return Judgement(c, margin, "pass", low, high, f"{name}: no loss beyond {margin:g}{unit} (at worst {-low:.3g})")
+    places = _places(report, c, worst)
+    if high < -margin:
+        said = f"{name} lost {-c.gain.value:.4g}{unit}, at least {-high:.4g}; the margin is {margin:g}"
+        return Judgement(c, margin, "regressed", low, high, said, places)
+    if c.unpaired:
+        said = f"{name} is defined on one side only for {c.unpaired} prompts, so that the rest decides nothing"
+        return Judgement(c, margin, "inconclusive", low, high, said, places)
+    more = prompts_to_decide(c.gain.value + margin, c.gain.se * c.gain.n**0.5)
+    needed = f"about {more} prompts would decide" if more else "it lies on the margin"
+    said = f"{name}: gain {c.gain.value:.4g} in [{low:.4g}, {high:.4g}], margin {margin:g}{unit}, {c.gain.n} prompts"
+    return Judgement(c, margin, "inconclusive", low, high, f"{said}; {needed}", places)
+
+
+def one_sided(c: Comparison) -> tuple[float, float]:
+    """One-sided 95 % bounds of a gain: over prompts :func:`bench.stats.means.bounds`, of sets jackknife and Student's
+    t."""
+    from scipy.special import stdtrit
+
+    assert c.gain is not None
+    if c.measure.of_set:
+        half = float(stdtrit(min(BLOCKS, c.gain.n) - 1, (1 + ONE_SIDED) / 2)) * c.gain.se
+        return c.gain.value - half, c.gain.value + half
+    import numpy as np
+
+    low, high = bounds(np.array([p.gain for p in c.losses]), ONE_SIDED)
+    return float(low), float(high)
+
+
+def _places(report: Report, c: Comparison, worst: int) -> tuple[Place, ...]:
+    """The worst prompts, each with the view along the panorama that lost most, if the number has a curve there."""
+    losers = [p for p in c.losses[:worst] if p.gain < 0]
+    if not losers:
+        return ()
+    curves = [_curves(side, c, [p.prompt_id for p in losers]) for side in (report.a, report.b)]
+    places = []
+    for p in losers:
+        old, new = (curve.get(p.prompt_id, {}) for curve in curves)
+        lost = {i: c.measure.loss(new[i]) - c.measure.loss(old[i]) for i in new if i in old}
+        at = max(lost, key=lambda i: lost[i]) if len(lost) > 1 else None
+        places.append(Place(p.prompt_id, p.a, p.b, p.gain, p.picture_b, p.picture_a, at, len(lost) if lost else None))
+    return tuple(places)
+
+
+def _curves(side: Side, c: Comparison, prompts: list[str]) -> dict[str, dict[int, float]]:
+    protocol = standing_protocol(side, c.measure) if c.measure.use else None
+    if protocol is None or not side.sql:
+        return {}
+    rows = query(side.store, f"""
+        with cell as ({side.sql})
+        select p.prompt_id, s."index", avg(s.value) from score s join cell p on {MATCH}
+        where p.part = {text(c.part)} and p.prompt_id in ({", ".join(map(text, prompts))}) and s."index" is not null
+              and s.protocol = {text(protocol["protocol"])} and s.name = {text(c.measure.value)} and s.value is not null
+        group by all""")[1]  # fmt: skip
+    found: dict[str, dict[int, float]] = {}
+    for prompt_id, index, value in rows:
+        found.setdefault(prompt_id, {})[index] = value
+    return found

@@ -1,0 +1,140 @@
+"""Which models of the manifest a suite needs: those of its backbones, of its metrics' networks, and of its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UsageError, near
+from bench.extractors import ROLES, default
+from bench.extractors.catalogue import models
+from bench.extractors.weights.manifest import Model, at, load_manifest
+from bench.registry import find
+from bench.registry import names as registered
+from bench.suites.load import load_suite
+
+if TYPE_CHECKING:
+    from bench.suites.suite import Suite
+
+BASES = ("backbone", "vae", "text-encoder")  # what backbones are made of, whatever the methods
+
+
+def choose(names: Iterable[str]) -> list[Model]:
+    """Models by their names, or all a suite needs by the suite's name or file, each once.
+
+    Raises:
+        UsageError: a name that is neither, with near misses.
+    """
+    manifest, chosen = load_manifest(), dict[str, Model]()
+    for name in names:
+        if name in manifest:
+            chosen[name] = manifest[name]
+        elif name.endswith(".toml") or name.partition("@")[0] in registered("suites"):
+            chosen |= {model.name: model for model in needed(load_suite(name))}
+        else:
+            raise UsageError(
+                f"no model or suite is called {name!r}; {near(name, [*manifest, *registered('suites')])} "
+                f"`scrollbench weights list` shows the models"
+            )
+    return list(chosen.values())
+
+
+def needed(suite: Suite) -> list[Model]:
+    """The models that the suite's backbones, metrics and methods need, as far as they are part of this project.
+
+    A model is needed where a backbone's option, a method's knob or an extractor names it or its repository, and (tier
+    full) where a method, or a metric without an extractor, stands in its ``needed_by``. A revision that the suite names
+    takes the place of the manifest's. What the suite only plans to use needs nothing yet.
+    """
+    told: dict[str, str | None] = {}  # what options and knobs say -> the revision said beside it
+    makers, users = set[str](), set[str]()
+    for base in bases(suite):
+        told |= {v: base.said.get("revision") if k == "model" else None for k, v in base.said.items()}
+        makers |= {base.name} if base.homemade else set()
+    for m, method in _taking_part(suite, "method"):
+        users.add(getattr(method, "name", m.ref))
+        told |= {v: None for v in m.set.values() if isinstance(v, str)}
+    for m, metric in _taking_part(suite, "metric"):
+        users |= set() if extractor_of(metric, m.extractor, suite.tier) else {getattr(metric, "name", m.ref)}
+    seen = {model.name for name in extractors(suite) for model in models(name)}
+    found = []
+    for model in load_manifest().values():
+        if model.repository in told:
+            found.append(at(model, told[model.repository]))
+        elif model.name in told or model.name in seen:
+            found.append(model)
+        elif model.role in BASES:
+            found += [model] if makers.intersection(model.needed_by) else []
+        elif suite.tier == "full" and users.intersection(model.needed_by):
+            found.append(model)
+    return found
+
+
+def _taking_part(suite: Suite, kind: str) -> list[tuple[Any, Any]]:
+    """(entry, plug-in) of the suite's methods or metrics that are here and can take part."""
+    try:
+        absent = {(u.kind, u.label) for u in suite.unavailable}
+    except UsageError:  # a wrong entry is for others to tell of
+        absent = set()
+    entries = suite.spec.methods if kind == "method" else suite.spec.metrics
+    pairs = [(m, here(f"{kind}s", m.ref)) for m in entries if (kind, m.name) not in absent]
+    return [(m, plugin) for m, plugin in pairs if plugin is not None]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A backbone as a suite asks for it: ``options`` are the suite's, ``known`` the backbone's own with defaults."""
+
+    ref: str
+    name: str
+    options: Mapping[str, Any]
+    known: Mapping[str, Any]
+
+    @property
+    def said(self) -> dict[str, str]:
+        """All options that are text, defaults included."""
+        return {k: v for k, v in {**self.known, **self.options}.items() if isinstance(v, str)}
+
+    @property
+    def homemade(self) -> bool:
+        """Whether it takes a folder made from released files, as LlamaGen does, and that folder is not here."""
+        own = "model" in self.known and not isinstance(self.known["model"], str)
+        return own and not Path(self.said.get("model", " ")).expanduser().is_dir()
+
+
+def bases(suite: Suite) -> list[Base]:
+    """The backbones of a suite and those its methods ask for themselves; what is not here is left out."""
+    asked = [(suite.backbone, suite.backbone_options)]
+    for m, method in _taking_part(suite, "method"):
+        own = {} if m.backbone else suite.backbone_options
+        if getattr(method, "family", None) != "control":
+            asked.append((m.backbone or suite.backbone, {**own, **m.backbone_options}))
+    found: list[Base] = []
+    for ref, options in asked:
+        factory = here("backbones", ref) if ref else None
+        if ref and factory is not None:
+            base = Base(ref, getattr(factory, "name", ref), dict(options), dict(getattr(factory, "options", {})))
+            found += [base] if base not in found else []
+    return found
+
+
+def extractors(suite: Suite) -> list[str]:
+    """The extractors that the suite's metrics look through, each once."""
+    seen = [extractor_of(metric, m.extractor, suite.tier) for m, metric in _taking_part(suite, "metric")]
+    return list(dict.fromkeys(name for name in seen if name))
+
+
+def extractor_of(metric: Any, named: str | None, tier: str) -> str | None:
+    """The extractor a metric looks through in a suite of a tier; None for pixels, and for roles that nobody knows."""
+    role = getattr(metric, "extractor", None)
+    return named or (default(role, tier) if role in ROLES else None)
+
+
+def here(kind: str, ref: str) -> Any:
+    """A plug-in, or None where it is not part of this project or does not load."""
+    try:
+        return find(kind, ref)
+    except UsageError:
+        return None

@@ -1,0 +1,230 @@
+"""What all verbs of the command line share: how they are declared, chosen for, and how they speak."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from bench.cli.reporter import Reporter
+from bench.errors import IncompleteError, PrerequisiteError, ScrollBenchError
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from bench.analysis.board import Board
+    from bench.pipeline.generate import RunResult
+    from bench.pipeline.plan import Plan
+    from bench.pipeline.score_plan import ScoreResult
+
+
+class _Group(TyperGroup):
+    """Prints errors a user can act on in plain words and leaves with their exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ScrollBenchError as error:
+            note(f"scrollbench: {error}")
+            raise typer.Exit(error.exit_code) from error
+
+
+class App(typer.Typer):
+    """A Typer app whose every verb ends its help with an example that runs."""
+
+    def __init__(self, name: str, text: str, example: str) -> None:
+        super().__init__(
+            name=name,
+            help=text,
+            epilog=f"Example: {example}",
+            cls=_Group,
+            no_args_is_help=True,
+            add_completion=False,
+            pretty_exceptions_enable=False,
+            rich_markup_mode="rich",
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+
+    def verb(self, example: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Declare a verb. Its help is the docstring; its name, unless given, the function's."""
+        return self.command(name, epilog=f"Example: {example}")
+
+    def group(self, name: str, text: str, example: str) -> App:
+        """Declare verbs under a word of their own."""
+        app = App(name, text, example)
+        self.add_typer(app, name=name)
+        return app
+
+
+# -- speaking: data on stdout, the rest on stderr
+
+
+def note(text: str) -> None:
+    """A sentence on stderr."""
+    typer.echo(text, err=True)
+
+
+def say(text: str) -> None:
+    """A line of data on stdout."""
+    typer.echo(text)
+
+
+def emit(data: Any) -> None:
+    """JSON on stdout. What JSON does not know (dates, paths) is written as text."""
+    typer.echo(jsonlib.dumps(data, indent=1, ensure_ascii=False, default=str))
+
+
+def width() -> int:
+    """Columns to write for: the terminal's up to 160, and 120 where there is none."""
+    return min(160, shutil.get_terminal_size((120, 40)).columns)
+
+
+def show(board: Group) -> None:
+    """A board on stdout."""
+    from rich.console import Console
+
+    Console(width=width(), highlight=False).print(board)
+
+
+def records(rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str] | None = None) -> None:
+    """Rows as a table as wide as they are, or as JSON."""
+    if json:
+        emit([dict(row) for row in rows])
+        return
+    names = list(columns or dict.fromkeys(name for row in rows for name in row))
+    lines = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    numeric = [all(isinstance(row.get(n), int | float | None) for row in rows) for n in names]
+    rooms = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    for number, line in enumerate(lines):
+        cells = [c.rjust(room) if right else c.ljust(room) for c, room, right in zip(line, rooms, numeric)]
+        say(typer.style("  ".join(cells).rstrip(), bold=number == 0 or None))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ("; " if any(isinstance(v, Mapping) for v in value) else ", ").join(map(_cell, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_cell(v)}" for k, v in value.items())
+    return str(value)
+
+
+def result(values: Mapping[str, Any], json: bool) -> None:
+    """One thing, a line for each of its fields that is not empty."""
+    if json:
+        emit(values)
+        return
+    said = {name: value for name, value in values.items() if value not in (None, "", (), [], {})}
+    room = max(map(len, said), default=0)
+    for name, value in said.items():
+        say(f"{name:<{room}}  {_cell(value)}")
+
+
+def sheets(entries: Iterable[Mapping[str, Any]], json: bool) -> None:
+    """What is known of a few things: fields, tables of fields, then prose."""
+    entries = list(entries)
+    if json:
+        emit(entries)
+        return
+    for i, entry in enumerate(entries):
+        if i:
+            say("")
+        flat = {k: v for k, v in entry.items() if v not in (None, "", [], {}) and k != "text"}
+        for name, value in flat.items():
+            if isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping)):
+                say(f"{name}")
+                for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value, 1):
+                    knob = isinstance(inner, Mapping) and set(inner) == {"default", "type"}
+                    say(f"    {key}: {inner['type']} = {inner['default']!r}" if knob else f"    {key}: {_cell(inner)}")
+            else:
+                say(f"{name:<12}{_cell(value)}")
+        if entry.get("text"):
+            say(f"\n{entry['text']}")
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A dataclass as a dictionary."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else dict(value)
+
+
+def progress() -> Reporter:
+    """A reporter on stderr."""
+    return Reporter()
+
+
+# -- what some verbs say
+
+
+def plan_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Counts of a plan by part and method, in the plan's order; ``blocked`` wait for weights, with the reason."""
+    states = ("wanted", "done", "jobs", "quarantined")
+    counts = {state: Counter((j.part.name, j.use.label) for j in getattr(plan, state)) for state in states}
+    rows: list[dict[str, Any]] = [
+        {"part": part, "method": label, **{"to_do" if s == "jobs" else s: counts[s][part, label] for s in states}}
+        for part, label in counts["wanted"]
+    ]
+    rows += [
+        {"part": b.part, "method": b.label, "wanted": b.pictures, "done": 0, "to_do": 0, "quarantined": 0,
+         "blocked": b.pictures, "why": b.reason} for b in plan.blocked
+    ]  # fmt: skip
+    return rows
+
+
+def board_json(board: Board) -> dict[str, Any]:
+    """A board as JSON: its columns, and a line for each method with its numbers by column."""
+    lines = []
+    for line in board.lines:
+        numbers = {c.label: asdict(cell) for c in board.columns if (cell := board.cells.get((line.method, c.label)))}
+        lines.append({**asdict(line), "numbers": numbers})
+    return {"part": board.part, "columns": [asdict(c) for c in board.columns], "methods": lines}
+
+
+def require_complete(made: RunResult | None, scored: ScoreResult | None = None) -> None:
+    """Leave with exit code 5 (3 if only something must be fetched first) and what to do, if work is left undone."""
+    failures = made.failures if made else ()
+    problems = [f"{f.label}, {f.part}, {f.prompt_id}, seed {f.seed}: {f.reason}: {f.message}" for f in failures]
+    fetch = all(f.reason == "prerequisite" for f in failures)
+    if made and made.quarantined:
+        problems.append(
+            f"{made.quarantined} pictures failed too often before and were left alone; --retry tries them again"
+        )
+        fetch = False
+    if made:
+        problems += [f"{b.label}, {b.part}: {b.pictures} pictures not tried: {b.reason}" for b in made.blocked]
+    if scored:
+        problems += [f"metric {label}: {why}" for label, why in scored.blocked.items()]
+        if scored.failed or scored.sets_failed:
+            problems += [f"{scored.failed + scored.sets_failed} scores could not be computed", *scored.notes]
+            fetch = False
+    if not problems:
+        return
+    shown = [*problems[:5], f"and {len(problems) - 5} more"] if len(problems) > 5 else problems
+    text = (
+        "not complete:\n  "
+        + "\n  ".join(shown)
+        + "\nMend what is named; the same command goes on where this one stopped."
+    )
+    raise (PrerequisiteError if fetch else IncompleteError)(text)
+
+
+def step_reporter(progress: Reporter, stage: str) -> Callable[[Any], None]:
+    """Turns the trainer's reports into progress of a stage."""
+    last = 0
+
+    def report(step: Any) -> None:
+        nonlocal last
+        if not last:
+            progress.start(stage, step.steps)
+        progress.advance(stage, step.step - last, f"loss {step.loss:.4f}")
+        last = step.step
+
+    return report

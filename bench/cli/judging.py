@@ -1,0 +1,158 @@
+"""The verbs that compare: ``compare``, ``gate``, ``calibrate``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import bench
+from bench.cli import console
+from bench.cli.console import App
+from bench.cli.options import Json, Selection, selection
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.analysis.compare import Report
+
+
+def mount(main: App) -> None:
+    """Add the verbs to the command."""
+    main.verb("scrollbench compare direct multidiffusion --suite miniature --limit 4")(compare)
+    main.verb("scrollbench gate --baseline direct --candidate multidiffusion --limit 4 --run")(gate)
+    main.verb("scrollbench calibrate --method multidiffusion --limit 4")(calibrate)
+
+
+@selection
+def compare(
+    chosen: Selection,
+    a: Annotated[str, typer.Argument(help="A method's name on the board.")],
+    b: Annotated[str, typer.Argument(help="Another one, to be held against it.")],
+    every: Annotated[bool, typer.Option("--all", help="Every number, not only the first of each metric.")] = False,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="Prompts to name where B is worse.")] = 3,
+    json: Json = False,
+) -> None:
+    """Compare two methods prompt by prompt: differences, intervals, tests, and what could not have been seen."""
+    report = bench.compare(
+        chosen.store, chosen.suite, a, b, bench.analysis.columns.known(chosen.suite) if every else ()
+    )
+    if json:
+        console.emit(bench.analysis.compare.plain(report, worst))
+        return
+    console.records(bench.analysis.compare.rows(report), False)
+    _say(report, worst)
+
+
+def _say(report: Report, worst: int) -> None:
+    made = ", ".join(f"{side.name}: {n}" for side, n in zip((report.a, report.b), report.made))
+    console.say(f"\npictures of {report.cells}: {made}; equal in both: {report.equal}")
+    console.say("gain: positive where b is better, with its 95 % interval; p after Holm; detects: the smallest true")
+    console.say("difference that so many prompts would show (one-sided 5 %, power 80 %)")
+    for c in report.comparisons:
+        if c.note:
+            console.say(f"{c.measure.name}: {c.note}")
+        if any(c.missing):
+            console.say(f"{c.measure.name}: missing on {c.missing[0]} pictures of a, {c.missing[1]} of b")
+        if c.said == "worse":
+            for p in c.losses[:worst]:
+                console.say(f"{c.measure.name} worst on {p.prompt_id}: {p.a:.4g} -> {p.b:.4g}: {p.picture_b}")
+
+
+@partial(selection, suite="miniature-gate")
+def gate(
+    chosen: Selection,
+    baseline: Annotated[
+        str, typer.Option("--baseline", help="A method's name on the board, or a pinned one: NAME or FILE.toml.")
+    ],
+    candidate: Annotated[str, typer.Option("--candidate", help="A method: its name on the board, or FILE.py@NAME.")],
+    run: Annotated[bool, typer.Option("--run", help="First make and score the pictures that are missing.")] = False,
+    margins: Annotated[
+        Path | None, typer.Option("--margins", help="Margins of this TOML file, as `calibrate --write` makes it.")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option("--speed", help="Also time both in turn, here; fail above this ratio, e.g. 1.10.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Pin the candidate as the baseline in the file and print the change.")
+    ] = False,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="Prompts to name for a number that did not pass.")] = 3,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Append a summary to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Judge whether a candidate is worse than a baseline by more than the suite's margins.
+
+    Exit codes: 0 pass, 1 regressed, 2 usage, 3 something to fetch, 4 inconclusive, 5 incomplete.
+    """
+    suite, store = chosen.suite, chosen.store
+    limits = bench.analysis.gate.margins_of(suite, margins)
+    label = bench.suites.load.label_of(suite, candidate)
+    pin = (
+        None if update and not bench.analysis.pin.pin_path(baseline).exists() else bench.analysis.pin.find_pin(baseline)
+    )
+    base = pin or baseline
+    if speed is not None and pin is not None:
+        raise UsageError("--speed draws both samplers now: name a method as --baseline, a pinned one has no code here")
+    if run:
+        with console.progress() as progress:
+            made, scored = bench.analysis.gate.prepare(
+                store, suite, candidate if update else base, candidate, progress, chosen.device
+            )
+        console.require_complete(made, scored)
+    if update:
+        path = bench.analysis.pin.pin_path(baseline)
+        change = bench.analysis.pin.write_pin(
+            path, suite, bench.analysis.samplers.labelled(store, suite, label), limits
+        )
+        console.emit({"file": str(path), "change": change}) if json else console.say(change or f"{path}: no change")
+        return
+    timed = None
+    if speed is not None:
+        with console.progress() as progress:
+            timed = bench.analysis.speed.measure(
+                suite, baseline, candidate, speed, progress=progress, device=chosen.device
+            )
+    result = bench.gate(store, suite, pin or bench.suites.load.label_of(suite, baseline), label, limits, timed, worst)
+    if junit:
+        junit.write_text(bench.report.gate.junit(result), encoding="utf-8")
+    if markdown:
+        with markdown.open("a", encoding="utf-8") as file:
+            file.write(bench.report.gate.markdown(result))
+    if json:
+        console.emit(bench.report.gate.data(result))
+    else:
+        console.records(bench.report.gate.rows(result), False)
+        for line in (*bench.report.gate.failures(result), *result.notes):
+            console.say(line)
+        console.say(f"{result.verdict}: {label} against {result.report.a.name} on {suite.ref}")
+    raise typer.Exit(result.exit_code)
+
+
+@partial(selection, suite="miniature-gate")
+def calibrate(
+    chosen: Selection,
+    seeds: Annotated[int, typer.Option("--other-seeds", help="Draw everything so often with other seeds.")] = 2,
+    precision: Annotated[
+        list[str] | None, typer.Option("--precision", help="Also draw at this precision. Repeatable.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", help="Also draw with so many threads. Repeatable.")
+    ] = None,
+    write: Annotated[Path | None, typer.Option("--write", help="Write the margins to this TOML file.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure how far a method is from itself, and propose margins for gates: at least twice that noise."""
+    with console.progress() as progress:
+        found = bench.calibrate(
+            chosen.store, chosen.suite, other_seeds=seeds, precisions=precision or (), threads=threads or (),
+            progress=progress, device=chosen.device,
+        )  # fmt: skip
+    if write:
+        write.write_text(bench.analysis.calibrate.snippet(found), encoding="utf-8")
+    if json:
+        console.emit(bench.analysis.calibrate.plain(found))
+        return
+    console.records(bench.analysis.calibrate.rows(found), False)
+    console.say("\n" + bench.analysis.calibrate.snippet(found))

@@ -1,0 +1,59 @@
+"""The verbs that look: ``doctor``, ``list``, ``show``, ``check``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import bench
+from bench.cli import console, options
+from bench.cli.options import Json, selection
+from bench.cli.root import main
+
+
+@main.verb("scrollbench doctor --suite miniature")
+@selection
+def doctor(chosen: options.Selection, json: Json = False, *, ctx: typer.Context) -> None:
+    """Say what can run here, and the one command that mends each thing that cannot."""
+    checks = bench.examine(chosen.suite, chosen.store)
+    if getattr(ctx.get_parameter_source("suite"), "name", "") == "DEFAULT":
+        checks += bench.catalogue.doctor.suites()
+    console.records([vars(c) for c in checks], json)
+    if not bench.catalogue.doctor.ready(checks):
+        console.note(f"suite {chosen.suite.ref} cannot run here yet; see the rows marked missing")
+        raise typer.Exit(3)
+
+
+@main.verb("scrollbench list methods", "list")
+def list_kind(
+    kind: Annotated[
+        str,
+        typer.Argument(help="methods, metrics, backbones, suites, prompts, views, extractors, references, protocols"),
+    ],
+    json: Json = False,
+) -> None:
+    """List what there is of a kind."""
+    console.records(bench.listing(kind), json)
+
+
+@main.verb("scrollbench show multidiffusion")
+def show(
+    name: Annotated[str, typer.Argument(help="Any name that `list` shows, FILE.py@NAME, or PROMPTS:SELECTION.")],
+    json: Json = False,
+) -> None:
+    """Show what is known of a method, metric, backbone, suite, prompt set, view, extractor, reference or protocol."""
+    console.sheets(bench.describe(name), json)
+
+
+@main.verb("scrollbench check multidiffusion")
+def check(
+    ref: Annotated[str, typer.Argument(help="A method: FILE.py@NAME, or its name.")],
+    backbone: Annotated[str | None, typer.Option("--backbone", help="Try it on this backbone.")] = None,
+    json: Json = False,
+) -> None:
+    """Try a method on a tiny picture and report which of the rules of methods it keeps."""
+    results = bench.check(ref, backbone)
+    console.records([vars(r) for r in results], json)
+    if not bench.catalogue.conformance.passed(results):
+        raise typer.Exit(1)

@@ -1,0 +1,131 @@
+"""The verbs that make: ``plan``, ``generate``, ``score``, ``adopt``, ``run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import bench
+from bench.cli import console, options
+from bench.cli.options import Json, Retry, selection
+from bench.cli.root import main
+from bench.errors import UsageError
+
+
+@main.verb("scrollbench plan --suite miniature --limit 4")
+@selection
+def plan(
+    chosen: options.Selection,
+    forecast: Annotated[
+        bool, typer.Option("--forecast", help="Also what it will cost; runs every method once, on shapes alone.")
+    ] = False,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="Forecast for this GPU; `measured`: at the rate of pictures made here.")
+    ] = "h100",
+    efficiency: Annotated[float, typer.Option("--efficiency", help="Share of the GPU's peak that is reached.")] = 0.4,
+    price: Annotated[float | None, typer.Option("--price", help="Dollars an hour, instead of the table's.")] = None,
+    json: Json = False,
+) -> None:
+    """Say what a run would do: what is wanted, what is done, what cannot be, and what it costs. Changes nothing."""
+    suite = chosen.suite
+    made = bench.make_plan(suite, chosen.store, chosen.shard)
+    rows, absent = console.plan_rows(made), [vars(u) for u in suite.unavailable]
+    costs: list[dict[str, Any]] = []
+    if forecast:
+        with console.progress() as progress:
+            progress.start(
+                "forecast",
+                sum(not u.control for s in bench.suites.natives.drawn(suite) for u in s.methods) * len(suite.parts),
+            )
+            found = bench.forecast(suite, gpu, efficiency, chosen.store, lambda: progress.advance("forecast"))
+            progress.finish("forecast")
+        costs = bench.pipeline.forecast.sheet(found, gpu, price)
+    if json:
+        console.emit({"pictures": rows, "unavailable": absent, "forecast": costs})
+        return
+    console.records(rows, False)
+    for title, table in (("not in this project yet", absent), (f"forecast, {gpu}", costs)):
+        if table:
+            console.say(f"\n{title}")
+            console.records(table, False)
+
+
+@main.verb("scrollbench generate --suite miniature --method direct --limit 2")
+@selection
+def generate(chosen: options.Selection, retry: Retry = False, json: Json = False) -> None:
+    """Make the pictures that are not there yet. The same command again resumes."""
+    with console.progress() as progress:
+        result = bench.generate(
+            bench.make_plan(chosen.suite, chosen.store, chosen.shard, retry), chosen.store, progress
+        )
+    console.result(console.plain(result), json)
+    console.require_complete(result)
+
+
+@main.verb("scrollbench score --suite miniature --metric gsd-dino --limit 2")
+@selection
+def score(chosen: options.Selection, json: Json = False) -> None:
+    """Score the pictures there are and rebuild the leaderboard. Needs no generator."""
+    with console.progress() as progress:
+        result = bench.score(chosen.suite, chosen.store, progress, device=chosen.device)
+    console.result({**console.plain(result), "index": str(bench.build(chosen.store))}, json)
+    console.require_complete(None, result)
+
+
+@main.verb("scrollbench adopt pictures --suite miniature --propose")
+@selection
+def adopt(
+    chosen: options.Selection,
+    folder: Annotated[Path, typer.Argument(help="Where the pictures are.")],
+    label: Annotated[str, typer.Option("--as", help="What they are called on the board.")] = "",
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="CSV: file, prompt_id, and where there are several seed, part.")
+    ] = None,
+    propose: Annotated[bool, typer.Option("--propose", help="Print a manifest made from file names instead.")] = False,
+    json: Json = False,
+) -> None:
+    """Take in pictures made elsewhere, to be scored beside the methods of a suite. Then: `scrollbench score`."""
+    if not folder.is_dir():
+        raise UsageError(f"no folder {folder}")
+    if propose:
+        text, lost = bench.propose(folder, chosen.suite)
+        typer.echo(text, nl=False)
+        for name in lost:
+            console.note(f"left out: {name}")
+        return
+    if manifest is None or not label:
+        raise UsageError("adopt needs --as NAME and --manifest FILE.csv; --propose prints a manifest to start from")
+    console.result(console.plain(bench.adopt(folder, chosen.suite, label, manifest, chosen.store)), json)
+
+
+@main.verb("scrollbench run --suite miniature --limit 2")
+@selection
+def run(chosen: options.Selection, retry: Retry = False, json: Json = False) -> None:
+    """Generate, score, and print the leaderboard; writes the DuckDB file and a contact sheet of the pictures."""
+    suite, store = chosen.suite, chosen.store
+    plan = bench.make_plan(suite, store, chosen.shard, retry)
+    with console.progress() as progress:
+        made = bench.generate(plan, store, progress)
+        scored = bench.score(suite, store, progress, device=chosen.device)
+    index = bench.build(store)
+    if not json:
+        console.show(bench.report.terminal.board(store, suite, console.width()))
+        console.say(f"leaderboard    {index}")
+    sheet = bench.contact_sheet(store, suite, store.root / bench.report.contact.sheet_name(suite))
+    if not json:
+        console.say(f"contact sheet  {sheet}")
+    else:
+        console.emit(
+            {
+                "suite": suite.ref,
+                "digest": suite.digest,
+                "generate": console.plain(made),
+                "score": console.plain(scored),
+                "board": [console.board_json(b) for b in bench.boards(store, suite)],
+                "index": str(index),
+                "contact_sheet": str(sheet),
+            }
+        )
+    console.require_complete(made, scored)

@@ -1,0 +1,12 @@
+"""Weights: the manifest of what the project can use, their digests, and how they are fetched."""
+
+from typing import TYPE_CHECKING
+
+from bench.lazy import rooms
+
+if TYPE_CHECKING:
+    from bench.extractors.weights import digests as digests
+    from bench.extractors.weights import fetch as fetch
+    from bench.extractors.weights import manifest as manifest
+
+__getattr__ = rooms(__name__)

@@ -1,0 +1,1 @@
+"""Metrics as ``torchmetrics.Metric`` classes; importing a module of this package imports torch."""

@@ -1,0 +1,195 @@
+"""One picture from one job: the backbone, the method, the file, the record."""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from bench.errors import PrerequisiteError
+from bench.noise import Noise
+from bench.pipeline.environment import release_memory
+from bench.pipeline.isolation import isolated, touched
+from bench.pipeline.plan import Job, network_id, recipe_record
+from bench.pipeline.probe import Probe
+from bench.registry import find
+from bench.store import Store
+from bench.store.pictures import levels
+from bench.store.records import Record
+from bench.suites.values import MethodUse
+from bench.types import Canvas, Cost, Recipe
+
+NAMED = 20  # changes of a backbone that a record names
+TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
+
+
+class Maker:
+    """Does jobs: samples, keeps the picture, and returns the record to write.
+
+    Holds one backbone at a time, loaded when a job needs it. ``options`` go over every backbone's own (``device``).
+    It raises nothing but ``StoreError``: what goes wrong with one picture is a record, and other work goes on.
+
+    A sampler gets copies of what others get too, and what it leaves behind reaches no other picture: settings are put
+    back (flag ``changed-settings``), a backbone that is not as it was is loaded afresh (flag ``changed-backbone``; the
+    record's ``changed`` says what). The picture itself began with everything in order and is kept. One whose sampler
+    touched a global generator is not: nobody could make it again.
+    """
+
+    def __init__(self, store: Store, options: Mapping[str, Any]) -> None:
+        self.store, self.options = store, options
+        self._backbone: Any = None
+        self._loaded = ""  # which one that is
+        self._probe: Probe | None = None
+        self._weights: dict[str, str] = {}  # what each came to when it was first loaded
+        self._problems: dict[str, PrerequisiteError] = {}
+
+    def __call__(self, job: Job) -> Record:
+        base = {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
+        failure = None
+        try:
+            rgb, flags, cost, changed = self._sample(job)
+        except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
+            failure = {"kind": "failure", **base, "reason": classify(error), "message": explain(error)}
+        if failure is not None:
+            release_memory()  # only now: the error's frames held what filled it
+            return failure
+        image_id = self.store.write_image(rgb)
+        return {
+            "kind": "image", **base, **job.cell(), "image_id": image_id, "width": rgb.shape[1],
+            "height": rgb.shape[0], "flags": flags, "cost": asdict(cost), **({"changed": changed} if changed else {}),
+        }  # fmt: skip
+
+    def _sample(self, job: Job) -> tuple[np.ndarray, list[str], Cost, list[str]]:
+        """The picture, flags, cost, and what the sampler left changed."""
+        backbone = None if job.use.control else self._load(job.use)
+        if backbone is not None:
+            _check_loaded(job.recipe, backbone)
+        try:
+            rgb, flags, cost, settings = _call(job, backbone)
+        finally:
+            changed = self._mend()
+        flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
+        return rgb, flags, cost, [*settings, *changed]
+
+    def _mend(self) -> list[str]:
+        """What of the backbone is not as it was, names of the first few. Then it is given up, the next job loads it."""
+        changed = self._probe.changes() if self._probe else []
+        if changed:
+            self._drop()
+        more = [f"and {len(changed) - NAMED} more"] if len(changed) > NAMED else []
+        return changed[:NAMED] + more
+
+    def _drop(self) -> None:
+        self._backbone, self._probe, self._loaded = None, None, ""
+        release_memory()  # two may not fit
+
+    def _load(self, use: MethodUse) -> Any:
+        wanted = network_id(use)
+        if wanted in self._problems:
+            raise self._problems[wanted]
+        if self._loaded != wanted:
+            if self._backbone is not None:
+                self._drop()
+            try:
+                self._backbone = find("backbones", str(use.backbone))(**{**use.backbone_options, **self.options})
+            except Exception as error:  # whatever it is, no picture is at fault: nothing is quarantined for it
+                what = str(error) if isinstance(error, PrerequisiteError) else explain(error)
+                self._problems[wanted] = PrerequisiteError(f"backbone {use.backbone!r} does not load: {what}")
+                raise self._problems[wanted] from error
+            self._probe, self._loaded = Probe(self._backbone), wanted
+            if self._weights.setdefault(wanted, self._probe.digest) != self._probe.digest:
+                self._problems[wanted] = PrerequisiteError(
+                    f"backbone {use.backbone!r} does not come back as it was when it is loaded again: its weights "
+                    f"changed on the disk, or its loader keeps what a sampler changed; run again"
+                )
+                self._drop()
+                raise self._problems[wanted]
+        return self._backbone
+
+
+def _check_loaded(recipe: Recipe, backbone: Any) -> None:
+    """Refuse a network that is not the planned one: its pictures would stand under another's name."""
+    loaded = getattr(backbone, "weights", None)
+    if loaded != recipe.weights:
+        raise PrerequisiteError(
+            f"backbone {recipe.backbone!r} is not what was planned: planned weights {recipe.weights}, loaded "
+            f"{loaded or 'it does not say which (attribute weights)'}. Where the files have changed since the plan was "
+            f"made, run the same command again, which plans anew; `scrollbench weights verify` checks the files"
+        )
+
+
+def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[str]]:
+    """The picture, flags, cost, and the settings that the sampler changed, which are as before.
+
+    Raises:
+        RuntimeError: it drew from a global generator; besides whatever the sampler raises.
+    """
+    # Copies, so that one who goes around what is frozen harms nobody else.
+    leading = copy.deepcopy((job.prompt, job.recipe.canvas))
+    noise = Noise(job.recipe.seed, job.recipe.prompt_id)
+    meter = None if backbone is None else backbone.meter
+    if meter is not None:
+        meter.reset()
+    started = time.perf_counter()
+    with isolated() as traces:
+        picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **job.use.params)
+        rgb, flags = to_rgb(picture, job.recipe.canvas)
+    if traces.drawn:
+        raise RuntimeError(touched(traces.drawn))
+    if meter is None:
+        return rgb, flags, Cost(0, {"render": time.perf_counter() - started}), traces.changed
+    return rgb, [*flags, *getattr(meter, "flags", ())], meter.cost(), traces.changed
+
+
+def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
+    """Pixels of what a method returned (:func:`bench.store.pictures.levels`).
+
+    Args:
+        picture: float tensor or array (3, canvas.height, canvas.width) in [0, 1], on any device.
+        canvas: what was asked for.
+
+    Returns:
+        uint8 (height, width, 3), and flags: ``nan`` (values that are not finite became 0), ``black``.
+
+    Raises:
+        ValueError: another shape, or values outside [0, 1].
+    """
+    if hasattr(picture, "detach"):
+        picture = picture.detach().cpu().double().numpy()
+    values = np.asarray(picture, dtype=np.float64)
+    expected = (3, canvas.height, canvas.width)
+    if values.shape != expected:
+        raise ValueError(f"the method must return a picture of shape {expected} in [0, 1], got shape {values.shape}")
+    flags = []
+    finite = np.isfinite(values)
+    if not finite.all():
+        values = np.where(finite, values, 0.0)
+        flags.append("nan")
+    if values.min() < -TOLERANCE or values.max() > 1 + TOLERANCE:
+        raise ValueError(f"the method must return values in [0, 1], got {values.min():.4g} to {values.max():.4g}")
+    rgb = levels(values).transpose(1, 2, 0)
+    if not rgb.any():
+        flags.append("black")
+    return np.ascontiguousarray(rgb), flags
+
+
+def classify(error: BaseException) -> str:
+    """Why a picture failed: ``prerequisite``, ``oom``, ``nan`` or ``crash``."""
+    text = str(error).lower()
+    if isinstance(error, PrerequisiteError | ImportError):
+        return "prerequisite"
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return "oom"
+    return "nan" if isinstance(error, FloatingPointError) else "crash"
+
+
+def explain(error: BaseException) -> str:
+    """Type, message, and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

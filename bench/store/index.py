@@ -1,0 +1,167 @@
+"""The leaderboard: a DuckDB file built from the records, never the truth itself.
+
+One writer builds it in a temporary file and moves it into place, so readers see the old index or the new one.
+What a client that opened the old file for writing left beside it (a ``.wal``) goes with it, and is never read.
+It can be deleted at any time; :func:`build` makes the same one again. Everybody else opens it read-only: through
+:func:`query` and ``scrollbench sql``, the duckdb client, or ``duckdb.connect(path, read_only=True).sql(...).df()``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import StoreError, UsageError, near
+from bench.store.commit import sync_folder, writing
+from bench.store.index_rows import Row, tabulate
+from bench.store.records import Record, no_cycles
+from bench.store.tables import DERIVED, TABLES, VIEWS
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from bench.store.store import Store
+
+NAME = "leaderboard.duckdb"
+STORAGE = "v1.2.0"  # the oldest file format that holds all of this: duckdb clients from 1.2 on can read it
+LISTS = {"name": "VARCHAR[]", "index": "BIGINT[]", "value": "DOUBLE[]"}  # the numbers of a record, a row each
+
+
+def build(store: Store) -> Path:
+    """Build the index from all records of a store and put it in place atomically.
+
+    Returns:
+        the path of the DuckDB file.
+
+    Raises:
+        StoreError: an unreadable record, or a store that cannot be written.
+    """
+    return build_file(store.records(), store.root / NAME)
+
+
+def build_file(records: Iterable[Record], path: Path) -> Path:
+    """Build the index of any records at ``path`` (see :func:`build`)."""
+    import duckdb
+
+    with no_cycles(), writing(path, 0):
+        rows = tabulate(records)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".index-", suffix=".tmp"))
+        try:
+            with duckdb.connect() as con:
+                con.execute(f"attach '{_quoted(scratch / NAME)}' as leaderboard (storage_version '{STORAGE}')")
+                con.execute("use leaderboard")
+                for table, columns in TABLES.items():
+                    _fill(con, table, columns, rows[table], scratch / "rows.json")
+                for view, sql in VIEWS.items():
+                    con.execute(f"create view {view} as {sql}")
+                for table, sql in DERIVED.items():
+                    con.execute(f"insert into {table} by name {sql}")
+                con.execute("checkpoint leaderboard")  # all of it is in the one file that is moved
+                con.execute("use memory")
+                con.execute("detach leaderboard")
+            with (scratch / NAME).open("rb") as f:
+                os.fsync(f.fileno())
+            _put(scratch / NAME, path)
+        except duckdb.IOException as error:
+            raise StoreError(
+                f"cannot write the index {path}: {error}. Free some space, or point --store elsewhere"
+            ) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return path
+
+
+def query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Ask the leaderboard something. The file is opened read-only.
+
+    Returns:
+        column names, and rows as tuples of Python values (JSON columns as text).
+
+    Raises:
+        StoreError: there is no index yet.
+        UsageError: the SQL is wrong; the message names near misses of tables and columns.
+    """
+    return query_file(store.root / NAME, sql)
+
+
+def query_file(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Ask any leaderboard file something (see :func:`query`)."""
+    import duckdb
+
+    if not path.exists():
+        raise StoreError(
+            f"no leaderboard at {path}. `scrollbench store index` builds it from the records; "
+            "`scrollbench run` makes pictures and scores first"
+        )
+    _refuse_sidecars(path)
+    try:
+        with duckdb.connect(str(path), read_only=True) as con:
+            _refuse_sidecars(path)  # one that came in between was replayed just now
+            result = con.execute(sql)
+            return [str(d[0]) for d in result.description or []], result.fetchall()
+    except duckdb.IOException as error:
+        raise StoreError(f"cannot read {path}: {error}. `scrollbench store index` builds it again") from error
+    except duckdb.Error as error:
+        text = str(error).strip()
+        unknown = re.match(r"Catalog Error: Table with name \"?(\w+)", text)
+        if unknown:
+            raise UsageError(
+                f"no table or view {unknown[1]!r} in the leaderboard; {near(unknown[1], [*TABLES, *VIEWS])}"
+            ) from error
+        raise UsageError(f"the leaderboard does not understand this SQL. {text}") from error
+
+
+def _put(made: Path, path: Path) -> None:
+    """Move a new file into place without what belonged to the old one; open readers keep the old one."""
+    for sidecar in _sidecars(path):  # before, so that no crash leaves them beside the new file
+        sidecar.unlink(missing_ok=True)
+    os.replace(made, path)
+    for sidecar in _sidecars(path):  # and after, as a client that has the old file open may have written again
+        sidecar.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _sidecars(path: Path) -> list[Path]:
+    """Write-ahead logs beside a leaderboard. DuckDB replays them over whatever file has the name, on any opening."""
+    return [p for p in path.parent.iterdir() if p.name.startswith(path.name + ".") and ".wal" in p.name]
+
+
+def _refuse_sidecars(path: Path) -> None:
+    if found := _sidecars(path):
+        raise StoreError(
+            f"{found[0]}: a client that opened the leaderboard for writing left this beside it, and what it wrote is "
+            "not of the records. `scrollbench store index` builds the leaderboard again without it"
+        )
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _fill(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], rows: list[Row], file: Path) -> None:
+    """Create a table and load it through a file of JSON lines: the one bulk path that keeps NULLs, lists and JSON."""
+    declared = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+    con.execute(f"create table {table} ({declared})")
+    if not rows:
+        return
+    with file.open("w", encoding="utf-8") as f:
+        f.writelines(json.dumps({c: _finite(row.get(c)) for c in columns}) + "\n" for row in rows)
+    lists = {c: LISTS[c] for c in columns if c in LISTS and "value" in columns}
+    types = ", ".join(f"'{c}': '{t}'" for c, t in {**columns, **lists}.items())
+    chosen = ", ".join(f'unnest("{c}")' if c in lists else f'"{c}"' for c in columns)
+    con.execute(
+        f"insert into {table} select {chosen} from read_json('{_quoted(file)}', format='nd', columns={{{types}}})"
+    )
+
+
+def _finite(value: Any) -> Any:
+    """A sum that is no number any more is undefined: NULL."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

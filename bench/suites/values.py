@@ -1,0 +1,76 @@
+"""Values that a suite is made of: parts, methods and metrics with every knob settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import UsageError
+from bench.prompts import PromptSet
+from bench.registry import Method, Metric
+from bench.types import Canvas
+
+
+@dataclass(frozen=True)
+class Part:
+    """Prompts on one canvas."""
+
+    name: str
+    canvas: Canvas
+    prompts: PromptSet
+
+
+@dataclass(frozen=True, eq=False)
+class MethodUse:
+    """A method with all its knobs set, and the backbone it runs on (None for controls, which need none)."""
+
+    label: str
+    ref: str
+    method: Method
+    preset: str | None
+    params: Mapping[str, Any]
+    backbone: str | None
+    backbone_options: Mapping[str, Any]
+
+    @property
+    def control(self) -> bool:
+        """Whether pictures are drawn from the known truth instead of generated."""
+        return self.method.family == "control"
+
+
+@dataclass(frozen=True, eq=False)
+class MetricUse:
+    """A metric with view, extractor, reference (set metrics) and all knobs settled."""
+
+    label: str
+    ref: str
+    metric: Metric
+    view: str
+    extractor: str | None
+    reference: str | None
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Something a suite names that cannot take part here: a ``method``, ``metric`` or ``reference``, and why."""
+
+    kind: str
+    label: str
+    ref: str
+    reason: str
+
+
+class Where:
+    """Prefixes ``UsageError`` with the place in the file it comes from."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UsageError):
+            raise UsageError(f"{self.place}: {error}") from error

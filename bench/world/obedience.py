@@ -1,0 +1,121 @@
+"""Quality gates of the trained miniature: does the base model obey its captions on native squares?
+
+Every claim about repetition on a panorama rests on this: a square that asks for one thing must show exactly one, a
+square that asks for an empty sky must show none. Counted by both detectors, on fresh captions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.noise import Noise
+from bench.store.pictures import levels
+from bench.world.detectors import detect
+from bench.world.scene import UNIQUES, Scene, caption, sample_scene
+from methods.backbones import Conditioning
+from methods.direct import direct_latents
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from methods.backbones import LatentBackbone, VideoBackbone
+
+STEPS, GUIDANCE = 20, 2.5
+
+
+def squares(
+    backbone: LatentBackbone | VideoBackbone,
+    texts: list[str],
+    seed: int = 0,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch: int = 32,
+) -> Iterator[np.ndarray]:
+    """Native squares of a latent backbone, or single frames of a video one: uint8 (h, w, 3), one a text.
+
+    Noise is keyed by text and position.
+    """
+    import torch
+
+    clip = getattr(backbone, "native", None)  # of a video backbone
+    cells = (1, *clip[1:]) if clip else (backbone.window, backbone.window)  # type: ignore[union-attr]
+    for start in range(0, len(texts), batch):
+        part = texts[start : start + batch]
+        told = [backbone.condition(t) for t in part]
+
+        def both(tables: list[Tensor]) -> Tensor:  # one row a text, the unconditional half first
+            return torch.cat([half for pair in zip(*(table.chunk(2) for table in tables)) for half in pair])
+
+        c = Conditioning(both([t.embeds for t in told]), {k: both([t.added[k] for t in told]) for k in told[0].added})
+        x = torch.cat(
+            [
+                Noise(seed, f"{start + i}:{t}").normal("canvas", (1, backbone.channels, *cells))
+                for i, t in enumerate(part)
+            ]
+        )
+        with torch.no_grad():
+            x = direct_latents(lambda v, t, c=c: backbone.guided(v, t, c, guidance), backbone.scheduler(steps), x)  # type: ignore[misc]
+            for picture in backbone.decode(x):
+                rgb = picture[:, 0] if clip else picture
+                yield levels(rgb.permute(1, 2, 0))
+
+
+def obedience(backbone: LatentBackbone | VideoBackbone, n: int = 400, seed: int = 0) -> list[dict[str, Any]]:
+    """How often n squares of fresh captions show what was asked, one row a detector and kind of caption.
+
+    Rows: ``{"asked", "detector", "n", "exactly_one", "any"}``; ``any`` is the share with one thing or more. For
+    captions of an empty sky only ``any`` matters: it must be small.
+    """
+    rng = np.random.default_rng([2**43, seed])
+    scenes = [sample_scene(rng) for _ in range(n)]
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for scene, rgb in zip(scenes, squares(backbone, [caption(s) for s in scenes], seed)):
+        for detector in ("colour", "net"):
+            found[scene.unique or "empty sky", detector].append(count(rgb, scene, detector))
+    rows = []
+    for (asked, detector), counts in sorted(found.items()):
+        c = np.array(counts)
+        rows.append(
+            {
+                "asked": asked,
+                "detector": detector,
+                "n": len(c),
+                "exactly_one": float((c == 1).mean()),
+                "any": float((c > 0).mean()),
+            }
+        )
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """:func:`obedience` in four numbers for a card: the two gates, by each detector."""
+    found = {}
+    for detector in ("colour", "net"):
+        asked = [r for r in rows if r["detector"] == detector and r["asked"] != "empty sky"]
+        found[f"exactly_one_{detector}"] = sum(r["exactly_one"] * r["n"] for r in asked) / sum(r["n"] for r in asked)
+        empty = (r for r in rows if r["detector"] == detector and r["asked"] == "empty sky")
+        found |= {f"empty_sky_any_{detector}": r["any"] for r in empty}
+    return found
+
+
+def round_trip(backbone: LatentBackbone) -> Callable[[np.ndarray], np.ndarray]:
+    """A picture through the backbone's autoencoder and back: what generated pictures lose at best."""
+    import torch
+
+    def through(rgb: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            back = backbone.decode(backbone.encode(x))[0]
+        return levels(back.permute(1, 2, 0))
+
+    return through
+
+
+def count(rgb: np.ndarray, scene: Scene, detector: str) -> int:
+    """How many of the scene's unique thing are in a picture; of any unique thing where it asks for none."""
+    kinds = (scene.unique,) if scene.unique else UNIQUES
+    return sum(d.kind in kinds for d in detect(rgb, scene, detector=detector))

@@ -1,0 +1,94 @@
+"""Backbones as they are registered: a name, its options, how it is loaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UsageError, near
+from methods.backbones.protocols import BackboneInfo
+
+if TYPE_CHECKING:
+    from methods.backbones.identity import Weights
+
+# What every pretrained latent backbone can be told besides what it is; see methods.backbones.network.LatentNetwork.
+OPTIONS: Mapping[str, Any] = MappingProxyType({
+    "device": "cpu", "precision": "fp32", "batch": 16, "offload": "none", "attention": "sdpa",
+    "vae_tiling": False, "vae_slicing": False, "compile": False,
+})  # fmt: skip
+
+
+class Factory:
+    """A backbone's entry point: call it with options to load the network, ``describe`` it to learn who it is.
+
+    Args:
+        name: what the backbone is called in the registry.
+        family: ``latent``, ``tokens`` or ``video``.
+        load: keyword options -> backbone; where it takes ``**options`` the common ``OPTIONS`` are added.
+        locate: the same options -> the weights, found and identified without loading them.
+        blank: the same options -> the full-size backbone on the meta device, without weights; None if not known.
+        changes: options that change the pixels on purpose; where not at their default they become part of the name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        family: str,
+        load: Callable[..., Any],
+        locate: Callable[..., Weights],
+        blank: Callable[..., Any] | None = None,
+        changes: Sequence[str] = ("vae_tiling",),
+    ) -> None:
+        self.name, self.family, self.load, self.locate, self.blank = name, family, load, locate, blank
+        self.changes = tuple(changes)
+        self.options: dict[str, Any] = {}
+        for p in inspect.signature(load).parameters.values():
+            self.options |= OPTIONS if p.kind is p.VAR_KEYWORD else {p.name: p.default}
+        self.__doc__ = inspect.getdoc(load)
+
+    @property
+    def summary(self) -> str:
+        """First line of the loader's docstring."""
+        return (self.__doc__ or "").partition("\n")[0]
+
+    def __call__(self, **options: Any) -> Any:
+        """Load. Raises ``UsageError`` on unknown options, ``PrerequisiteError`` where something must be fetched."""
+        return self.load(**self._checked(options))
+
+    def describe(self, **options: Any) -> BackboneInfo:
+        """Name, family and weights digest under these options. Raises like loading does, but loads nothing."""
+        checked = self._checked(options)
+        marks = [f"{k}={checked[k]}" for k in self.changes if k in checked and checked[k] != self.options[k]]
+        name = f"{self.name}[{','.join(marks)}]" if marks else self.name
+        weights = self.locate(**checked)
+        return BackboneInfo(name, self.family, weights.digest, weights.source)
+
+    def skeleton(self, **options: Any) -> Any:
+        """The full-size network on the meta device: every shape and cost, no numbers. Needs no weights.
+
+        Raises:
+            UsageError: a backbone whose full-size configuration is not known (the miniature, folders).
+        """
+        if self.blank is None:
+            raise UsageError(f"the full-size configuration of backbone {self.name!r} is not part of this project")
+        there = {"device": "meta", "offload": "none", "compile": False}
+        unnamed = {"model": ""} if "model" in self.options else {}
+        given = {k: v for k, v in options.items() if k not in there} | unnamed
+        kept = {k: there.get(k, v) for k, v in self._checked(given).items() if k not in ("model", "revision")}
+        return self.blank(**kept)
+
+    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        for key, value in options.items():
+            if key not in self.options:
+                raise UsageError(f"backbone {self.name!r} has no option {key!r}; {near(key, self.options)}")
+            wanted = type(self.options[key])
+            if wanted in (bool, int, str) and type(value) is not wanted:
+                said = f"backbone {self.name!r}: option {key} takes {wanted.__name__}, got {value!r}"
+                raise UsageError(f"{said}; its default is {self.options[key]!r}")
+        given = {**self.options, **options}
+        for key, value in given.items():
+            if value is inspect.Parameter.empty:
+                raise UsageError(f"backbone {self.name!r} needs the option {key!r}, e.g. {key}=...")
+        return given

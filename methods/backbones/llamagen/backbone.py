@@ -1,0 +1,199 @@
+"""LlamaGen behind :class:`methods.backbones.TokensBackbone`: text to a grid of tokens, one after the other, to pixels.
+
+Sun et al., "Autoregressive Model Beats Diffusion: Llama for Scalable Image Generation", 2024, arXiv:2406.06525, in its
+512 px text-to-image form: GPT-XL (:mod:`methods.backbones.llamagen.gpt`), the tokenizer VQ-16
+(:mod:`methods.backbones.llamagen.vq`) and features of FLAN-T5-XL. It loads a folder written by
+:mod:`methods.backbones.llamagen.convert`; the released weights (MIT; FLAN-T5 Apache-2.0) were never at hand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import PrerequisiteError, UsageError
+from bench.extractors.weights.manifest import offline
+from methods.backbones.device import target
+from methods.backbones.factory import Factory
+from methods.backbones.identity import Weights, locate, quiet
+from methods.backbones.llamagen.convert import LAYOUT, blank, mismatch, released
+from methods.backbones.llamagen.gpt import Walk
+from methods.backbones.llamagen.text import clean
+from methods.backbones.loading import BlankTokenizer
+from methods.backbones.meter import Meter
+from methods.backbones.protocols import Conditioning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LlamaGen:
+    """Transformer, image tokenizer and text encoder, frozen.
+
+    Transformer and text encoder run in ``precision`` (bf16 is the released choice; at fp16, which T5 overflows, the
+    text encoder stays in float32), the image tokenizer in float32 (float64 at ``fp64``). On CUDA, without TF32.
+
+    Args:
+        name, weights: who this is, as in :class:`methods.backbones.BackboneInfo`.
+        parts: ``gpt``, ``vq``, ``t5``, ``tokenizer``.
+        device: cpu, cuda, cuda:1, mps, or meta (shapes without numbers).
+        precision: fp32, bf16, fp16 (GPU only), fp64.
+
+    Raises:
+        UsageError: unknown options, or parts that do not fit each other.
+        PrerequisiteError: a device that is not here.
+    """
+
+    family = "tokens"
+
+    def __init__(
+        self, name: str, weights: str, parts: Mapping[str, Any], device: str = "cpu", precision: str = "fp32"
+    ) -> None:
+        import torch
+
+        self.device, network, self.dtype = target(device, precision)
+        self.name, self.weights, self.precision = name, weights, precision
+        self.gpt, self.vq, self.t5, self.tokenizer = (parts[k] for k in ("gpt", "vq", "t5", "tokenizer"))
+        gpt, vq = self.gpt.config, self.vq.config
+        if gpt.vocab_size != vq.codebook_size or gpt.caption_dim != self.t5.config.d_model:
+            raise UsageError(
+                f"{name}: the transformer speaks {gpt.vocab_size} tokens and reads text {gpt.caption_dim} wide; the "
+                f"tokenizer has {vq.codebook_size} codes, the text encoder is {self.t5.config.d_model} wide"
+            )
+        text = self.dtype if precision == "fp16" else network
+        for module, dtype in ((self.gpt, network), (self.vq, self.dtype), (self.t5, text)):
+            torch.nn.Module.to(module, self.device, dtype).eval().requires_grad_(False)
+        if self.device.type == "cuda":  # repeatable pictures, and fp32 that is fp32
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+        self.side, self.factor, self.codes = isqrt(gpt.block_size), vq.factor, gpt.vocab_size
+        self.meter = Meter(str(self.device))
+
+    def condition(self, prompt: str, negative: str = "") -> Conditioning:
+        """Features (2, 120, 2048) and ``added["mask"]`` (2, 120), padding at the left and zero.
+
+        Row 0 is the learned empty prompt, under the mask of row 1 as in the released code. PROPOSAL: a negative
+        prompt, which the released code does not know, takes the place of row 0 with a mask of its own. Captions are
+        cleaned as in training (:func:`methods.backbones.llamagen.text.clean`), and cut at 120 tokens, which flags
+        ``prompt-truncated``.
+        """
+        import torch
+
+        with self.meter.stage("text"), torch.no_grad():
+            cond, shown = self._encode(prompt)
+            if negative:
+                uncond, hidden = self._encode(negative)
+            else:
+                uncond, hidden = self.gpt.cls_embedding.uncond_embedding.to(cond.dtype), shown
+        return Conditioning(torch.stack([uncond, cond]), {"mask": torch.stack([hidden, shown])})
+
+    def _encode(self, text: str) -> tuple[Tensor, Tensor]:
+        """(features (slots, width), mask (slots)) of one text, moved to the right end."""
+        import torch
+
+        slots, text = self.gpt.config.cls_token_num, clean(text)
+        if len(self.tokenizer(text).input_ids) > slots:
+            self.meter.flag("prompt-truncated")
+        ids = self.tokenizer(
+            [text], padding="max_length", padding_side="right", max_length=slots, truncation=True, return_tensors="pt"
+        )
+        mask = ids.attention_mask.to(self.device)
+        told = None if self.device.type == "meta" else mask  # transformers asks a mask whether it is all true
+        features = self.t5(input_ids=ids.input_ids.to(self.device), attention_mask=told)[0][0]
+        mask = mask[0]
+        moved = (torch.arange(slots, device=self.device) + mask.sum()) % slots  # padding first, then the text
+        shown = mask.flip(0)
+        return (features[moved] * shown[:, None]).to(self.gpt.output.weight.dtype), shown.bool()
+
+    def walk(self, grid: tuple[int, int], guidance: float) -> Walk:
+        """A fresh walk over a grid of (height, width) tokens; see :class:`methods.backbones.TokenWalk`."""
+        return Walk(self.gpt, grid, guidance, self.meter)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Picture (3, h * 16, w * 16) in [0, 1] of tokens (h, w), the whole map at once."""
+        with self.meter.stage("decode"):
+            picture: Tensor = self.vq.decode(tokens.to(self.device))
+        return picture
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Tokens (h, w) of a picture (3, h * 16, w * 16) in [0, 1]."""
+        with self.meter.stage("encode"):
+            tokens: Tensor = self.vq.encode(image.to(self.device, self.dtype))
+        return tokens
+
+
+def skeleton(device: str = "meta", precision: str = "fp32") -> LlamaGen:
+    """The full-size backbone from ``configs/llamagen.json``: on the meta device every shape and cost, no numbers."""
+    import torch
+    from transformers import T5Config, T5EncoderModel
+
+    sizes = released()
+    with torch.device("meta"):
+        encoder = T5EncoderModel(T5Config(**sizes["t5"]))
+    parts = {"t5": encoder, "tokenizer": BlankTokenizer(sizes["gpt"]["cls_token_num"])}
+    return LlamaGen("llamagen", "", {**parts, **{k: blank(k, sizes[k]) for k in ("gpt", "vq")}}, device, precision)
+
+
+def _locate(model: str, **_: Any) -> Weights:
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise PrerequisiteError(
+            f"no folder {model!r}: LlamaGen loads a folder that is made from the released files with\n"
+            f"  scrollbench weights fetch llamagen-t2i flan-t5-xl && "
+            f"python -m methods.backbones.llamagen.convert --out {folder}"
+        )
+    return locate(str(folder), None, LAYOUT)
+
+
+def _load(model: str, device: str = "cpu", precision: str = "fp32") -> LlamaGen:
+    """LlamaGen text-to-image at 512 px, GPT-XL: tokens one by one (MIT).
+
+    ``model`` is a folder written by ``python -m methods.backbones.llamagen.convert``.
+    """
+    target(device, precision)  # before anything large is read
+    weights = _locate(model)
+    parts = {part: _fill(weights.folder, part) for part in ("gpt", "vq")}
+    return LlamaGen("llamagen", weights.digest, {**parts, **_load_text(weights.folder)}, device, precision)
+
+
+def _fill(folder: Path, part: str) -> Any:
+    import json
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    module = blank(part, json.loads((folder / part / "config.json").read_text(encoding="utf-8")))
+    try:
+        state = load_file(folder / part / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{folder}: the weights of {part} do not load: {error}") from error
+    wrong = mismatch(module, state)
+    if wrong:
+        raise UsageError(f"{folder}: {part} does not fit its config: {wrong}")
+    module.load_state_dict(state, assign=True)
+    return module
+
+
+def _load_text(folder: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    try:
+        with quiet(), offline():
+            tokenizer = AutoTokenizer.from_pretrained(folder / "t5", local_files_only=True)
+            encoder, report = T5EncoderModel.from_pretrained(
+                folder / "t5", dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{folder}: the text encoder in t5 does not load: {error}") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UsageError(f"{folder}: t5 is partial: {len(missing)} tensors missing, first {missing[0]!r}")
+    return {"t5": encoder, "tokenizer": tokenizer}
+
+
+llamagen = Factory("llamagen", "tokens", _load, _locate, skeleton)

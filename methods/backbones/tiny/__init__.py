@@ -1,0 +1,1 @@
+"""Tiny random pipelines in the real layouts, for trials and tests."""

@@ -1,0 +1,1 @@
+"""What several papers share: canvas, windows, attention, gradients, tokens."""

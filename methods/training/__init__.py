@@ -1,0 +1,1 @@
+"""Training: one loop for all networks, with checkpoints that resume."""

@@ -1,0 +1,235 @@
+"""Train the miniature's networks: seeded, resumable, budgeted in steps (``scrollbench world train NAME``).
+
+Every step draws its data and noise from a generator keyed by (recipe, step), so a run that was interrupted
+and resumed equals one that was not, on the same machine. Recipes live in ``bench.world.recipes``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench.world.recipes.bank import Bank, load_bank
+
+CHECKPOINT_EVERY = 250
+
+
+class Recipe(Protocol):
+    """One trainable network: what to optimise, one step's loss, and how its folder is written."""
+
+    name: str
+    card: str  # where the card goes, inside the out folder
+    steps: int
+    batch: int
+    lr: float
+    module: nn.Module
+
+    # A recipe may also choose ``optimisers() -> list[torch.optim.Optimizer]``, each at the rate it begins with;
+    # without it, :func:`adamw` at ``lr`` takes all that trains.
+
+    def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        """Scalar loss of one seeded batch."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write ``module`` in the layout of its real loader, fp16 safetensors."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out figures for the card."""
+        ...
+
+
+def adamw(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
+    """The optimiser of every recipe that does not choose."""
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024): momentum whose matrix is made orthogonal, scaled to the size of AdamW's updates.
+
+    That of ``torch.optim.Muon(adjust_lr_fn="match_rms_adamw")``, whose iterations are in bfloat16: CPUs without
+    units for it take forty times as long. These are in the type of the weights.
+    """
+
+    def __init__(self, matrices: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": 0.95, "weight_decay": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonal(p.grad.lerp(momentum, group["momentum"]))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(update, alpha=group["lr"] * 0.2 * max(p.shape) ** 0.5)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Singular values of a matrix pushed near 1 by five steps of Newton and Schulz with Muon's polynomial."""
+    x = matrix / matrix.norm().clamp(min=1e-7)
+    x = x.T if len(matrix) > len(matrix.T) else x
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
+    return x.T if len(matrix) > len(matrix.T) else x
+
+
+def muon_and_adamw(module: nn.Module, blocks: Iterable[nn.Module], lr: float) -> list[torch.optim.Optimizer]:
+    """Muon on the matrices inside ``blocks``, AdamW on the rest of ``module``, both at ``lr``.
+
+    For transformers: the blocks' matrices map one stream to another, which is what orthogonal updates are for;
+    embeddings, heads, biases and norms do not.
+    """
+    matrices = {id(p): p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in matrices]
+    return [Muon(matrices.values(), lr), adamw(rest, lr)]
+
+
+@dataclass
+class Step:
+    """What the trainer tells its caller after each step."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+@dataclass
+class State:
+    """Everything a resumed run needs."""
+
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+
+def train(
+    make: Callable[[Bank, Path, Path], Recipe],
+    name: str,
+    work: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    report: Callable[[Step], None] = lambda progress: None,
+    bank: Bank | None = None,
+) -> dict[str, Any]:
+    """Run (or resume) the recipe ``make`` and write its folder and card.
+
+    Args:
+        make: builds the recipe from the training bank, the work folder and the out folder.
+        name: the recipe's name; part of every seed.
+        work: checkpoints and the rendered bank; safe to delete, costs only time.
+        out: the folder that ends up holding the weights and ``card.json``.
+        steps: budget; the recipe's own by default.
+        seed: decides weights, data and noise.
+        report: called after every step.
+        bank: training pictures; by default the full bank, rendered into ``work`` on first use.
+
+    Returns:
+        the card, as written.
+    """
+    torch.manual_seed(seed)
+    recipe = make(bank or load_bank(work / "bank"), work, out)
+    total = steps or recipe.steps
+    parameters = [p for p in recipe.module.parameters() if p.requires_grad]
+    choose = getattr(recipe, "optimisers", None)
+    optimisers = choose() if choose else [adamw(parameters, recipe.lr)]
+    rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
+    ema = {k: v.detach().clone() for k, v in recipe.module.state_dict().items()}
+    state = State()
+    checkpoint = work / name / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        recipe.module.load_state_dict(saved["module"])
+        for optimiser, kept in zip(optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
+        ema, state = saved["ema"], State(saved["step"], saved["seconds"], saved["losses"])
+
+    key = sum(ord(c) << (8 * (i % 4)) for i, c in enumerate(name))
+    recipe.module.train()
+    while state.step < total:
+        began = time.monotonic()
+        rng = np.random.default_rng([seed, key, state.step])
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        fraction = state.step / total
+        warmth, decay = min(1.0, (state.step + 1) / 100), 1.0 if fraction < 0.6 else 0.02 + 0.98 * (1 - fraction) / 0.4
+        for optimiser, begun in zip(optimisers, rates):
+            for group, rate in zip(optimiser.param_groups, begun):
+                group["lr"] = rate * warmth * decay
+            optimiser.zero_grad(set_to_none=True)
+        loss = recipe.loss(rng, noise)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+        memory = min(0.999, (1 + state.step) / (10 + state.step))
+        with torch.no_grad():
+            for k, v in recipe.module.state_dict().items():
+                if v.is_floating_point():
+                    ema[k].lerp_(v, 1 - memory)
+                else:
+                    ema[k].copy_(v)
+        state.step += 1
+        state.losses.append(float(loss.detach()))
+        state.seconds += time.monotonic() - began
+        if not np.isfinite(state.losses[-1]):
+            raise FloatingPointError(
+                f"{name}: loss is {state.losses[-1]} at step {state.step}; nothing was overwritten"
+            )
+        report(Step(state.step, total, float(np.mean(state.losses[-50:])), state.seconds))
+        if state.step % CHECKPOINT_EVERY == 0 or state.step == total:
+            _save_checkpoint(checkpoint, recipe.module, optimisers, ema, state)
+
+    recipe.module.load_state_dict(ema)
+    recipe.module.eval()
+    out.mkdir(parents=True, exist_ok=True)
+    recipe.save(out)
+    card = {
+        "name": name,
+        "data": "ScrollWorld renders, squares and panoramas of the training seeds (bench.world.recipes.bank)",
+        "steps": state.step,
+        "batch": recipe.batch,
+        "seed": seed,
+        "seconds": round(state.seconds),
+        "threads": torch.get_num_threads(),
+        "final_loss": round(float(np.mean(state.losses[-200:])), 5),
+        "parameters": sum(p.numel() for p in recipe.module.parameters()),
+        "torch": torch.__version__,
+        "held_out": {k: round(float(v), 4) for k, v in recipe.evaluate().items()},
+    }
+    (out / recipe.card).write_text(json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _save_checkpoint(
+    path: Path, module: nn.Module, optimisers: list[torch.optim.Optimizer], ema: dict[str, Tensor], state: State
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_suffix(".tmp")
+    torch.save(
+        {
+            "module": module.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "ema": ema,
+            "step": state.step, "seconds": state.seconds, "losses": state.losses,
+        },
+        temp,
+    )  # fmt: skip
+    temp.replace(path)
+
+
+def save_half(module: nn.Module, path: Path) -> None:
+    """A module's state as one fp16 safetensors file."""
+    state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in module.state_dict().items()}
+    save_file(state, str(path), metadata={"format": "pt"})

@@ -1,0 +1,150 @@
+"""Training of the miniature's networks: seeded, resumable, budgeted in steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.world.recipes.bank import Bank, load_bank
+from methods.training.loop import Muon, Step, muon_and_adamw, save_half, train
+
+
+class Mean:
+    """Learns the mean colour of the bank."""
+
+    name, card, steps, batch, lr = "mean", "card.json", 200, 4, 0.05
+
+    def __init__(self, bank: Bank, work: Path, out: Path) -> None:
+        self.bank, self.module = bank, nn.Linear(1, 3)
+
+    def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        picks = rng.integers(0, len(self.bank.squares), self.batch)
+        target = torch.from_numpy(self.bank.squares[picks].mean((1, 2)) / 255).float()
+        return (self.module(torch.randn((self.batch, 1), generator=noise) * 0.1) - target).square().mean()
+
+    def evaluate(self) -> dict[str, float]:
+        return {"bias": float(self.module.bias.detach().mean())}
+
+    def save(self, folder: Path) -> None:
+        save_half(self.module, folder / "model.safetensors")
+
+
+class Squared(Mean):
+    """The same through a hidden matrix, which Muon takes."""
+
+    def __init__(self, bank: Bank, work: Path, out: Path) -> None:
+        super().__init__(bank, work, out)
+        self.module = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        return muon_and_adamw(self.module, [self.module[1]], self.lr)
+
+    def evaluate(self) -> dict[str, float]:
+        return {}
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step: int) -> Any:
+    def report(progress: Step) -> None:
+        if progress.step == step:
+            raise Stop
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return load_bank(tmp_path_factory.mktemp("bank"), squares=12, wide=2)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("recipe", [Mean, Squared])
+def test_an_interrupted_training_ends_with_the_same_weights(
+    recipe: type[Mean], tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.training.loop.CHECKPOINT_EVERY", 8)
+    train(recipe, "mean", tmp_path / "a", tmp_path / "whole", bank=bank)
+    with pytest.raises(Stop):
+        train(recipe, "mean", tmp_path / "b", tmp_path / "resumed", bank=bank, report=stop_at(20))
+    train(recipe, "mean", tmp_path / "b", tmp_path / "resumed", bank=bank)
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+    train(recipe, "mean", tmp_path / "c", tmp_path / "other", bank=bank, seed=1)
+    assert weights(tmp_path / "other") != weights(tmp_path / "whole")
+
+
+def test_a_resumed_training_that_forgets_muons_momentum_ends_elsewhere(
+    tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.training.loop.CHECKPOINT_EVERY", 8)
+    train(Squared, "mean", tmp_path / "a", tmp_path / "whole", bank=bank)
+    with pytest.raises(Stop):
+        train(Squared, "mean", tmp_path / "b", tmp_path / "resumed", bank=bank, report=stop_at(20))
+    monkeypatch.setattr(Muon, "load_state_dict", lambda self, state: None)
+    train(Squared, "mean", tmp_path / "b", tmp_path / "resumed", bank=bank)
+    assert weights(tmp_path / "resumed") != weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (48, 16), (16, 48)])
+def test_muons_steps_are_torchs_up_to_its_bfloat16(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    mine = Muon([ours], lr=0.1)
+    other = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(shape, generator=generator)
+        mine.step()
+        other.step()
+    apart = float((ours - theirs).norm() / theirs.norm())
+    assert apart < 0.02  # bfloat16 has 8 bits, five rounds of them
+    mine.step()  # the control: one step more
+    assert float((ours - theirs).norm() / theirs.norm()) > 0.1
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_all_else() -> None:
+    module = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    muon, rest = muon_and_adamw(module, [module[1]], 1e-3)
+    assert [id(p) for p in muon.param_groups[0]["params"]] == [id(module[1].weight)]
+    assert len(rest.param_groups[0]["params"]) == 5
+
+
+def test_the_loss_falls_and_the_card_says_what_was_done(tmp_path: Path, bank: Bank) -> None:
+    losses: list[float] = []
+    card = train(Mean, "mean", tmp_path, tmp_path / "out", bank=bank, report=lambda p: losses.append(p.loss))
+    assert losses[-1] < losses[0] / 2
+    assert card == json.loads((tmp_path / "out" / "card.json").read_text())
+    assert (card["steps"], card["batch"], card["seed"], card["parameters"]) == (200, 4, 0, 6)
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_checkpoint(
+    tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.training.loop.CHECKPOINT_EVERY", 8)
+
+    class Broken(Mean):
+        def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().loss(rng, noise) * (float("nan") if self.calls > 10 else 1.0)
+
+    with pytest.raises(FloatingPointError, match="step 11"):
+        train(Broken, "mean", tmp_path, tmp_path / "out", bank=bank)
+    assert torch.load(tmp_path / "mean" / "checkpoint.pt", weights_only=True)["step"] == 8
+
+
+def test_the_bank_is_rendered_once_and_reproducible(tmp_path: Path) -> None:
+    first = load_bank(tmp_path / "a", squares=3, wide=2)
+    again, elsewhere = load_bank(tmp_path / "a", squares=3, wide=2), load_bank(tmp_path / "b", squares=3, wide=2)
+    assert np.array_equal(first.squares, again.squares)
+    assert np.array_equal(first.wide, elsewhere.wide)
+    assert not np.array_equal(first.squares[0], first.squares[1])

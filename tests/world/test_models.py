@@ -1,0 +1,89 @@
+"""The shipped networks of the miniature keep their quality gates and load through the loaders of real weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench import extractors
+from bench.extractors import locate
+from bench.registry import find
+from bench.world.colour_detector import KINDS
+from bench.world.obedience import obedience
+from bench.world.oracle_net import load_oracle
+from bench.world.render import HEIGHT, render
+from bench.world.scene import sample_scene
+from methods.backbones.stable_diffusion import StableDiffusion
+
+WEIGHTS = Path(locate.WORLD)
+FRESH = 2**31 + 8_000_000
+
+
+@pytest.fixture(scope="module")
+def base() -> StableDiffusion:
+    return find("backbones", "world-sd")()
+
+
+def test_squares_show_exactly_one_thing_where_one_is_asked_for_and_none_in_an_empty_sky(base: StableDiffusion) -> None:
+    rows = obedience(base, n=96)
+    for detector in ("colour", "net"):
+        asked = [r for r in rows if r["detector"] == detector and r["asked"] != "empty sky"]
+        empty = next(r for r in rows if r["detector"] == detector and r["asked"] == "empty sky")
+        assert sum(r["exactly_one"] * r["n"] for r in asked) >= 0.9 * sum(r["n"] for r in asked)
+        assert empty["n"] >= 10
+        assert empty["any"] <= 0.05
+
+
+def test_a_base_model_that_does_not_listen_fails_the_gate(
+    base: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = base.condition("a photo of the sea by day, clear sky, empty sky")
+    monkeypatch.setattr(base, "condition", lambda prompt, negative="": deaf)
+    asked = [r for r in obedience(base, n=24) if r["asked"] != "empty sky"]
+    assert sum(r["exactly_one"] * r["n"] for r in asked) < 0.2 * sum(r["n"] for r in asked)
+
+
+def pictures(n: int, width: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(12)
+    return [render(sample_scene(rng), width, FRESH + i).rgb for i in range(n)]
+
+
+def psnr(base: StableDiffusion, rgb: np.ndarray) -> float:
+    x = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        back = base.decode(base.encode(x))
+    return float(-10 * torch.log10((back - x).square().mean()))
+
+
+def test_the_autoencoder_keeps_32_db_on_squares_and_panoramas(base: StableDiffusion) -> None:
+    for width in (HEIGHT, 8 * HEIGHT):
+        assert np.mean([psnr(base, rgb) for rgb in pictures(20, width)]) >= 32
+    assert (
+        psnr(base, np.random.default_rng(0).integers(0, 256, (HEIGHT, HEIGHT, 3), dtype=np.uint8)) < 25
+    )  # the control
+
+
+def test_the_learned_oracle_counts_fresh_panoramas_exactly() -> None:
+    net, rng = load_oracle(), np.random.default_rng(3)
+    right = []
+    for i in range(40):
+        picture = render(sample_scene(rng), 8 * HEIGHT, FRESH + i, copies=i % 6)
+        seen = [d.kind for d in net.read(picture.rgb).detections]
+        right.append(all(seen.count(k) == picture.count(k) for k in KINDS))
+    assert np.mean(right) >= 0.95
+
+
+@pytest.mark.parametrize("name", ["world-vit", "world-clip", "world-cnn", "world-lpips", "world-oracle"])
+def test_every_stand_in_network_has_a_card_with_how_it_was_made(name: str) -> None:
+    card = json.loads((WEIGHTS / name / "card.json").read_text())
+    assert card["name"] == name
+    assert {"data", "steps", "batch", "seed", "seconds", "final_loss", "parameters", "held_out"} <= set(card)
+    assert extractors.load(name).digest == extractors.find(name).digest
+
+
+def test_all_shipped_weights_together_stay_small() -> None:
+    assert sum(p.stat().st_size for p in WEIGHTS.rglob("*") if p.is_file()) < 40e6

@@ -1,0 +1,146 @@
+"""The recipes of the miniature's transformers on a handful of squares: what they learn, and folders that load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import bench.world.obedience
+from bench.world.recipes import flux, wan, wan_vae
+from bench.world.recipes.bank import Bank, load_bank
+from bench.world.recipes.tokens import make_t5_tokenizer
+from bench.world.recipes.vae import to_tensor
+from methods.backbones.flux import flux_dev
+from methods.backbones.wan import wan_small
+from methods.training.loop import train
+from tests.support.close import products, rounding
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return load_bank(tmp_path_factory.mktemp("bank"), squares=12, wide=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_squares() -> Iterator[None]:
+    """Gates ask for hundreds of squares; their card's numbers mean nothing after two steps."""
+    whole = bench.world.obedience.obedience
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.world.obedience, "obedience", lambda backbone: whole(backbone, n=6))
+        for recipe in (flux.TeacherRecipe, flux.FluxRecipe, wan.WanRecipe, wan_vae.WanVaeRecipe):
+            patch.setattr(recipe, "batch", 8)
+        patch.setattr(wan_vae, "HELD_OUT", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def world_flux(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flux")
+    for recipe in (flux.TeacherRecipe, flux.FluxRecipe):
+        train(recipe, recipe.name, folder / "work", folder / "out", steps=2, bank=bank)
+    return folder
+
+
+def drawn() -> tuple[np.random.Generator, torch.Generator]:
+    return np.random.default_rng(0), torch.Generator().manual_seed(0)
+
+
+def test_both_flux_recipes_write_one_folder_that_the_loader_of_flux_takes(world_flux: Path) -> None:
+    backbone = flux_dev(model=str(world_flux / "out"))
+    assert (backbone.channels, backbone.factor) == (16, 4)
+    assert backbone.condition("a photo of the sea").embeds.shape == (2, 32, 96)
+    assert {p.name for p in (world_flux / "out").glob("*.json")} == {"card.json", "teacher.json", "model_index.json"}
+    assert float(backbone.scheduler(20, (8, 8)).sigmas[10]) == pytest.approx(1 / (1 + np.exp(-1.15)), abs=1e-5)
+
+
+def test_a_student_begins_as_its_teacher_and_then_learns_what_guidance_means(
+    world_flux: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = flux.FluxRecipe(bank, world_flux / "work", world_flux / "out")
+    for network in student.module, student.teacher:  # two steps have not taught them to look at anything
+        generator = torch.Generator().manual_seed(1)
+        for p in network.parameters():
+            p.data += 0.05 * torch.randn(p.shape, generator=generator)
+    monkeypatch.setattr(flux, "GUIDANCE", (1.0, 1.0))
+    assert float(student.loss(*drawn()).detach()) < 1e-10
+    monkeypatch.setattr(flux, "GUIDANCE", (5.0, 5.0))
+    assert float(student.loss(*drawn()).detach()) > 1e-6
+
+
+def test_the_weighted_loss_of_a_velocity_is_that_of_the_picture_behind_it() -> None:
+    x0, eps, v = (torch.randn(6, 16, 64, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    t = torch.linspace(0.05, 0.95, 6).view(-1, 1, 1)
+    pictures = ((1 - t) * x0 + t * eps) - t * v
+    expected = ((1 / t**2).clamp(max=8) * (pictures - x0).square()).mean()
+    torch.testing.assert_close(flux.weighted(v - (eps - x0), t), expected, rtol=1e-4, atol=0)
+
+
+def test_known_words_are_one_token_and_others_fall_into_letters(tmp_path: Path) -> None:
+    tokenizer = make_t5_tokenizer(32)
+    tokenizer.save_pretrained(tmp_path)
+    again: Any = type(tokenizer).from_pretrained(tmp_path)
+    for read in (tokenizer, again):
+        assert read.tokenize("a photo of the sea by day, one sun") == [
+            "▁a", "▁photo", "▁of", "▁the", "▁sea", "▁by", "▁day", ",", "▁one", "▁sun",
+        ]  # fmt: skip
+        assert read.tokenize("zyx") == ["▁", "z", "y", "x"]
+        assert read("sun " * 40, truncation=True, padding="max_length").input_ids[-1] == read.eos_token_id
+
+
+@pytest.fixture(scope="module")
+def world_wan(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wan")
+    for recipe in (wan_vae.WanVaeRecipe, wan.WanRecipe):
+        train(recipe, recipe.name, folder / "work", folder / "out", steps=2, bank=bank)
+    return folder
+
+
+def test_both_wan_recipes_write_one_folder_that_the_loader_of_wan_takes(world_wan: Path) -> None:
+    backbone = wan_small(model=str(world_wan / "out"))
+    assert (backbone.channels, backbone.factor, backbone.stride, backbone.patch) == (16, 4, 4, 2)
+    assert backbone.condition("a photo of the sea").embeds.shape == (2, 32, 96)
+
+
+def test_pictures_run_flat_through_the_video_decoder_to_the_librarys_numbers(bank: Bank) -> None:
+    torch.manual_seed(0)
+    vae = wan_vae.AutoencoderKLWan(**wan_vae.CONFIG)  # random taps in time: on one picture they must not matter
+    x = to_tensor(bank.squares[:2])[:, :, None]
+    with torch.no_grad():
+        z = wan_vae.encode(vae, x).chunk(2, dim=1)[0]
+        close = rounding(max(1.0, float(z.abs().max())), products(vae))
+        torch.testing.assert_close(z, vae.encode(x).latent_dist.mode(), atol=close, rtol=0)
+        out = wan_vae.decode(vae, z).clamp(-1, 1)
+        torch.testing.assert_close(out, vae.decode(z).sample, atol=close, rtol=0)
+
+
+def test_clips_start_as_copies_of_their_pictures_and_random_taps_do_not(bank: Bank) -> None:
+    torch.manual_seed(0)
+    vae = wan_vae.AutoencoderKLWan(**wan_vae.CONFIG)
+    clip = wan_vae.drift(bank, np.random.default_rng(1), 2)
+    assert float((clip[:, :, 1] - clip[:, :, 0]).abs().max()) > 0.1  # the camera moves
+
+    def apart() -> float:
+        with torch.no_grad():
+            z = wan_vae.encode(vae, clip).chunk(2, dim=1)[0]
+            alone = torch.cat([wan_vae.decode(vae, z[:, :, i : i + 1]) for i in (0, 1, 1, 1, 1)], 2)
+            return float((wan_vae.decode(vae, z) - alone).abs().max())
+
+    assert apart() > 1e-2
+    wan_vae.start_as_copies(vae)
+    assert apart() < 1e-4
+
+
+def test_a_drifting_camera_keeps_the_unique_thing_in_sight(tmp_path: Path) -> None:
+    scenes, seeds = wan.near_still(12, tmp_path / "kept.json")
+    assert wan.near_still(12, tmp_path / "kept.json") == (scenes, seeds)  # from the file
+    assert wan.near_still(5, tmp_path / "kept.json")[1] == seeds[:5]
+    for scene, seed in zip(scenes, seeds):
+        for thing in wan.render(scene, wan.WIDTH, seed).things:
+            if thing.kind == scene.unique:
+                assert 14 <= thing.x <= 26  # 6 px from either edge, wherever a 32 px frame stands
+    assert seeds != list(range(12))  # some were refused
