@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What long-running functions report to."""
+    """What long-running functions report to (:class:`bench.cli.reporter.Reporter` in a terminal)."""
 
     def start(self, stage: str, total: int) -> None:
         """A stage of ``total`` units begins."""

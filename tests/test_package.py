@@ -35,7 +35,7 @@ def test_a_package_carries_every_file_of_a_folder_that_the_code_reads(package: s
 
 
 def test_the_code_looks_for_data_beside_itself_as_a_package_lays_it_out() -> None:
-    beside = Path(sets.__file__).parent.parent
+    beside = Path(sets.__file__).parents[2]
     assert beside / "prompts" == sets.ROOT
     assert beside / "results" / "published" == claims.FOLDER
 

@@ -257,7 +257,7 @@ def test_where_a_definition_named_in_a_string_lies_does_not_count(package: Calla
         return f"ROWS = {{'dino': {place!r}}}\ndef draw():\n    return ROWS"
 
     before = package(sampler=text("bench.extractors.timm:Timm"))
-    assert package(sampler=text("bench.extractors.catalogue.timm")) == before
+    assert package(sampler=text("bench.elsewhere:Timm")) == before
     assert package(sampler=text("bench.extractors.clip:Clip")) != before
     assert package(sampler=text("elsewhere.networks:Timm")) != before
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.analysis.columns import COST, Column, network_name
+from bench.analysis.columns import COST, Column, network_name, text
 from bench.stats.means import bounds, ranking
 from bench.store.index import query
 from bench.suites.tables import default_label
@@ -87,7 +87,7 @@ def boards(store: Store, suite: Suite) -> list[Board]:
     Raises:
         StoreError: there is no index.
     """
-    where = f"where suite_digest = '{suite.digest}'"
+    where = f"where suite_digest = {text(suite.digest)}"
     members = query(store, f"""
         select part, method, control, any_value(optimises), sum(wanted)::int, sum(made)::int, sum(failed)::int,
                sum(contested)::int, max(samplers)::int
@@ -179,7 +179,7 @@ class Section:
 
 def sections(store: Store, suite: Suite) -> list[Section]:
     """Every part of a suite on every backbone that has methods there; the suite's own backbone first."""
-    where = f"where suite_digest = '{suite.digest}'"
+    where = f"where suite_digest = {text(suite.digest)}"
     found = query(store, f"""
         select part, m.method, coalesce(bool_or(list_contains(flags, 'adopted')), false),
                coalesce(bool_or(list_contains(flags, 'lossy-source')), false),
@@ -210,10 +210,10 @@ def _prompts(store: Store, suite: Suite, b: Board) -> dict[str, dict[str, dict[s
     sources = {key: of for key, of in b.sources.items() if key[1] not in COST}
     if not sources:
         return {}
-    names = ", ".join(f"'{name}'" for name in sorted({name for _, name in sources.values()}))
+    names = ", ".join(text(name) for name in sorted({name for _, name in sources.values()}))
     rows = query(store, f"""
         select method, protocol, metric, list(prompt_id order by prompt_id), list(value order by prompt_id)
-        from pairs where suite_digest = '{suite.digest}' and part = '{b.part}' and metric in ({names})
+        from pairs where suite_digest = {text(suite.digest)} and part = {text(b.part)} and metric in ({names})
         group by method, protocol, metric""")[1]  # fmt: skip
     read = {(method, (protocol, name)): (prompts, values) for method, protocol, name, prompts, values in rows}
     found: dict[str, dict[str, dict[str, float]]] = {}

@@ -13,17 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench import toml
 from bench.analysis.columns import measures
 from bench.analysis.compare import Comparison, compare
 from bench.analysis.samplers import labelled, reseeded
 from bench.errors import IncompleteError, UsageError
-from bench.pipeline.generate import generate
-from bench.pipeline.plan import make_plan
-from bench.pipeline.score import score
+from bench.pipeline.run import run
 from bench.reading import MOST
 from bench.store import Store
-from bench.store.index import build
-from bench.toml import toml_key
 
 if TYPE_CHECKING:
     from bench.progress import Progress
@@ -131,11 +128,9 @@ def calibrate(
 
 
 def _complete(suite: Suite, store: Store, progress: Progress | None, device: str | None, threads: int | None) -> None:
-    with _threads(threads):
-        made = generate(make_plan(suite, store), store, progress, device=device)
-    scored = score(suite, store, progress, device=device)
-    build(store)
-    if not made.complete or scored.blocked or scored.failed or scored.sets_failed:
+    results = run(suite, store, progress, device=device, drawing=_threads(threads))
+    if not results.complete:
+        made, scored = results.made, results.scored
         why = [f.message for f in made.failures] + [b.reason for b in made.blocked] + list(scored.blocked.values())
         raise IncompleteError(
             f"calibrate needs every picture and score of {suite.methods[0].label}: {'; '.join([*why, *scored.notes])}. "
@@ -190,7 +185,7 @@ def snippet(found: Calibration) -> str:
         mine = [f for f in found.floors if f.name == name]
         floor = max(f.floor for f in mine)
         said = f"floor {floor:.3g}, {mine[0].n} prompts" if floor else "never varied: any loss counts"
-        lines.append(f"{toml_key(name)} = {margin:g} # {said}")
+        lines.append(f"{toml.key(name)} = {margin:g} # {said}")
     return "\n".join(lines) + "\n"
 
 

@@ -24,20 +24,17 @@ from bench.analysis.compare import Comparison, Report, compare
 from bench.analysis.pin import Pin, margins_in
 from bench.analysis.samplers import Side, labelled, pinned, standing_protocol
 from bench.errors import UsageError
-from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan, recipe_record, sampler_digest
-from bench.pipeline.score import score
+from bench.pipeline.run import Results, run
 from bench.reading import read_toml
 from bench.stats.means import bounds, prompts_to_decide
 from bench.stats.sets import BLOCKS
-from bench.store.index import build, query
+from bench.store.index import query
 from bench.store.tables import MATCH
 from bench.suites.load import with_methods
 
 if TYPE_CHECKING:
     from bench.analysis.speed import Speed
-    from bench.pipeline.generate import RunResult
-    from bench.pipeline.score_plan import ScoreResult
     from bench.progress import Progress
     from bench.store import Store
     from bench.suites.suite import Suite
@@ -147,7 +144,7 @@ def gate(
 def prepare(
     store: Store, suite: Suite, baseline: str | Pin, candidate: str, progress: Progress | None = None,
     device: str | None = None,
-) -> tuple[RunResult, ScoreResult]:  # fmt: skip
+) -> Results:  # fmt: skip
     """Make and score the pictures that are missing of both sides, and rebuild the leaderboard.
 
     A pinned baseline is made where the method of its label still is the sampler that was pinned.
@@ -162,10 +159,7 @@ def prepare(
         if first is not None and sampler_digest(recipe_record(first.recipe)) == baseline.digest:
             wanted.insert(0, baseline.label)
     both = with_methods(suite, wanted)
-    made = generate(make_plan(both, store), store, progress, device=device)
-    scored = score(both, store, progress, device=device)
-    build(store)
-    return made, scored
+    return run(both, store, progress, device=device)
 
 
 def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from bench.errors import UsageError, near
 from bench.pipeline.plan import sampler_digest
 from bench.reading import is_file, read_toml, shown
 from bench.store.commit import write_file
-from bench.toml import toml
+from bench.toml import written
 
 if TYPE_CHECKING:
     from bench.suites.suite import Suite
@@ -81,7 +81,7 @@ def write_pin(path: Path, suite: Suite, side: Side, margins: Mapping[str, float]
     sampler: dict[str, Any] = {k: v for k, v in side.sampler.items() if k != "said"}
     baseline = {"label": side.name, "digest": side.digest, **sampler}
     said = "# The baseline of a gate, by digest. Written by `scrollbench gate --update`; review the difference.\n"
-    said += toml({"suite": suite.ref, "suite_digest": suite.digest, "margins": dict(margins), "baseline": baseline})
+    said += written({"suite": suite.ref, "suite_digest": suite.digest, "margins": dict(margins), "baseline": baseline})
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     if said != before:
         write_file(path, said.encode())

@@ -96,6 +96,8 @@ def rank_table(table: pd.DataFrame, directions: Mapping[str, str], decimals: int
     Raises:
         UsageError: a column without a direction, or another direction.
     """
+    import pandas as pd
+
     for column in table.columns:
         if directions.get(column) not in ("higher", "lower"):
             hint = "" if column in directions else f"; {near(str(column), directions)}"
@@ -103,6 +105,8 @@ def rank_table(table: pd.DataFrame, directions: Mapping[str, str], decimals: int
     rounded = table if decimals is None else table.round(decimals)
     ranks = rounded.copy()
     for column in table.columns:
-        ranks[column] = rounded[column].rank(method="min", ascending=directions[column] == "lower")
+        sign = -1 if directions[column] == "lower" else 1
+        gains = {str(method): sign * float(value) for method, value in rounded[column].dropna().items()}
+        ranks[column] = pd.Series(average_rank([gains]), dtype=np.float64)
     ranks["average"] = ranks.mean(axis=1, skipna=False)
     return ranks

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.analysis.claims import Table
-from bench.analysis.columns import network_name
+from bench.analysis.columns import network_name, text
 from bench.pipeline.plan import make_plan
 from bench.stats.means import bounds
 from bench.store.index import NAME, query
@@ -56,7 +56,8 @@ class Readings:
         if not (self.store.root / NAME).exists():
             self.no_column = dict.fromkeys(self.columns, f"nothing is measured: {self._run()} comes first")
             return
-        where = f"where suite_digest = '{self.suite.digest}' and tier = '{self.suite.tier}' and part = '{self.part}'"
+        place = {"suite_digest": self.suite.digest, "tier": self.suite.tier, "part": self.part}
+        where = "where " + " and ".join(f"{k} = {text(v)}" for k, v in place.items())
         self.made = dict(query(self.store, f"select method, made from coverage {where}")[1])
         self.labels |= {m.casefold(): m for m in self.made}
         rows = query(
@@ -77,7 +78,8 @@ class Readings:
         return f"`scrollbench run --suite {self.suite.name}{tier}`"
 
     def _pairs(self, where: str, protocol: str, name: str) -> dict[str, dict[str, float]]:
-        sql = f"select method, prompt_id, value from pairs {where} and protocol = '{protocol}' and metric = '{name}'"
+        sql = f"select method, prompt_id, value from pairs {where} "
+        sql += f"and protocol = {text(protocol)} and metric = {text(name)}"
         found: dict[str, dict[str, float]] = {}
         for method, prompt, value in query(self.store, sql)[1]:
             found.setdefault(method, {})[prompt] = value

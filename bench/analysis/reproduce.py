@@ -109,19 +109,19 @@ def reproduce(table: Table, suite: Suite, store: Store) -> Reproduction:
             f"{table.id} prints {len(table.blocks)} blocks ({said}), a suite measures one: see --published-only"
         )
     block = table.blocks[0]
-    readings = [(m, column) for m in block.ranked for column in table.columns.get(m, [""])]
-    bench = Readings(table, suite, store, [c for _, c in readings if c])
+    asked = [(m, column) for m in block.ranked for column in table.columns.get(m, [""])]
+    readings = Readings(table, suite, store, [c for _, c in asked if c])
     values, orders, agreement = [], [], []
     claimed = [*block.orders(), *table.stated]
-    for metric, column in readings:
-        rows = _values(bench, block, metric, column)
+    for metric, column in asked:
+        rows = _values(readings, block, metric, column)
         values += rows
-        orders += _orders(bench, [o for o in claimed if o.metric == metric], column)
+        orders += _orders(readings, [o for o in claimed if o.metric == metric], column)
         if column:
             agreement.append(_agreement(rows, metric, column))
     return Reproduction(
-        table.id, suite.ref, suite.digest, suite.tier, bench.part, tuple(values), tuple(orders), tuple(agreement),
-        table.differs, _assumed(suite, [column for _, column in readings]),
+        table.id, suite.ref, suite.digest, suite.tier, readings.part, tuple(values), tuple(orders), tuple(agreement),
+        table.differs, _assumed(suite, [column for _, column in asked]),
     )  # fmt: skip
 
 
@@ -140,17 +140,19 @@ def _assumed(suite: Suite, columns: Sequence[str]) -> Mapping[str, Mapping[str, 
 # -- verdicts
 
 
-def _values(bench: Readings, block: Block, metric: str, column: str) -> list[ValueRow]:
+def _values(readings: Readings, block: Block, metric: str, column: str) -> list[ValueRow]:
     claims = block.column(metric)
     numbers = [c.number for c in claims.values() if c.number is not None]
     spread = max(numbers) - min(numbers) if len(numbers) > 1 else None
     rows = []
     for method, claim in claims.items():
-        measured = bench.means.get((column, bench.label(method)))
+        measured = readings.means.get((column, readings.label(method)))
         if measured is None:
-            verdict = Verdict(OPEN, bench.why_not(method, column))
+            verdict = Verdict(OPEN, readings.why_not(method, column))
         else:
-            verdict = value_verdict(claim, measured, spread, bench.suite.tier, bench.table.orders_only.get(metric, ""))
+            verdict = value_verdict(
+                claim, measured, spread, readings.suite.tier, readings.table.orders_only.get(metric, "")
+            )
         rows.append(ValueRow(claim, column, measured, verdict))
     return rows
 
@@ -185,47 +187,47 @@ def _no_interval(prompts: int | None) -> str:
     return f"sample too small: {prompts} prompts, {ENOUGH} at least"
 
 
-def _orders(bench: Readings, orders: Sequence[Order], column: str) -> list[OrderRow]:
+def _orders(readings: Readings, orders: Sequence[Order], column: str) -> list[OrderRow]:
     """Each claim of order by the paired differences over the prompts that both methods have."""
-    gains = [_gains(bench, order, column) for order in orders]
+    gains = [_gains(readings, order, column) for order in orders]
     rows = []
     for order, mine, bounds in zip(orders, gains, intervals([g or [] for g in gains])):
-        pair = [(column, bench.label(m)) for m in (order.better, order.worse)]
+        pair = [(column, readings.label(m)) for m in (order.better, order.worse)]
         if mine is None:
-            absent = order.better if pair[0] not in bench.means else order.worse
-            rows.append(OrderRow(order, column, None, None, 0, Verdict(OPEN, bench.why_not(absent, column))))
-        elif not any(bench.prompts[key] for key in pair):
-            rows.append(_set_order(bench, order, column))
+            absent = order.better if pair[0] not in readings.means else order.worse
+            rows.append(OrderRow(order, column, None, None, 0, Verdict(OPEN, readings.why_not(absent, column))))
+        elif not any(readings.prompts[key] for key in pair):
+            rows.append(_set_order(readings, order, column))
         else:
-            verdict = order_verdict(bounds, len(mine), bench.suite.tier)
+            verdict = order_verdict(bounds, len(mine), readings.suite.tier)
             rows.append(OrderRow(order, column, float(np.mean(mine)) if mine else None, bounds, len(mine), verdict))
     return rows
 
 
-def _set_order(bench: Readings, order: Order, column: str) -> OrderRow:
+def _set_order(readings: Readings, order: Order, column: str) -> OrderRow:
     """A claim of order on a number of all pictures together, by the jackknife over prompts that compares them."""
     label, _, value = column.partition("/")
-    worse, better = bench.label(order.worse), bench.label(order.better)
+    worse, better = readings.label(order.worse), readings.label(order.better)
     try:
-        found = compare(bench.store, bench.suite, worse, better, [value or label]).comparisons
+        found = compare(readings.store, readings.suite, worse, better, [value or label]).comparisons
     except ScrollBenchError as error:
         return OrderRow(order, column, None, None, 0, Verdict(OPEN, str(error)))
-    (mine,) = [c for c in found if c.part == bench.part]
+    (mine,) = [c for c in found if c.part == readings.part]
     if mine.gain is None:
         return OrderRow(order, column, None, None, 0, Verdict(OPEN, mine.note))
-    scale, gain = bench.scale(column), mine.gain
+    scale, gain = readings.scale(column), mine.gain
     bounds = (scale * gain.low, scale * gain.high) if gain.n >= ENOUGH else None
-    verdict = order_verdict(bounds, gain.n, bench.suite.tier)
+    verdict = order_verdict(bounds, gain.n, readings.suite.tier)
     return OrderRow(order, column, scale * gain.value, bounds, gain.n, verdict)
 
 
-def _gains(bench: Readings, order: Order, column: str) -> list[float] | None:
+def _gains(readings: Readings, order: Order, column: str) -> list[float] | None:
     """How much better the claimed one is, prompt by prompt; None where one of the two has no number."""
-    keys = (column, bench.label(order.better)), (column, bench.label(order.worse))
-    if not all(key in bench.means for key in keys):
+    keys = (column, readings.label(order.better)), (column, readings.label(order.worse))
+    if not all(key in readings.means for key in keys):
         return None
-    direction = next(c.direction for c in bench.table.claims if c.metric == order.metric)
-    _, worse_minus_better = paired(*(bench.prompts[key] for key in keys))
+    direction = next(c.direction for c in readings.table.claims if c.metric == order.metric)
+    _, worse_minus_better = paired(*(readings.prompts[key] for key in keys))
     return [float(d) if direction == "lower" else -float(d) for d in worse_minus_better]
 
 

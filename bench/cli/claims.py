@@ -13,7 +13,6 @@ import typer
 import bench
 from bench.cli import console
 from bench.cli.options import Json
-from bench.report.wording import number
 
 if TYPE_CHECKING:
     from bench.analysis.claims import Block, Claim, Table
@@ -159,13 +158,17 @@ def _measured(row: ValueRow, reasons: dict[str, int]) -> dict[str, str]:
     m, column = row.measured, row.column or "measured"
     said = "–"
     if m:
-        said = number(m.value) + ("*" if m.missing else "") + (f" ({_interval(m.interval)})" if m.interval else "")
+        said = (
+            bench.report.wording.number(m.value)
+            + ("*" if m.missing else "")
+            + (f" ({_interval(m.interval)})" if m.interval else "")
+        )
     note = reasons.setdefault(row.verdict.why, len(reasons) + 1)
     return {column: said, f"by {column}": f"{row.verdict.verdict} [{note}]"}
 
 
 def _interval(bounds: Interval) -> str:
-    return f"{number(bounds[0])} to {number(bounds[1])}"
+    return f"{bench.report.wording.number(bounds[0])} to {bench.report.wording.number(bounds[1])}"
 
 
 def _count(counts: dict[str, int]) -> str:
@@ -174,7 +177,7 @@ def _count(counts: dict[str, int]) -> str:
 
 def _decided(row: OrderRow) -> str:
     o = row.order
-    by = f"{number(row.gain or 0)} ({_interval(row.interval)})" if row.interval else ""
+    by = f"{bench.report.wording.number(row.gain or 0)} ({_interval(row.interval)})" if row.interval else ""
     claim = f"{o.better} better than {o.worse} on {o.metric} as {row.column}"
     return f"{row.verdict.verdict}: {claim}: {row.verdict.why}, by {by}"
 

@@ -55,12 +55,6 @@ class App(typer.Typer):
         """Declare a verb. Its help is the docstring; its name, unless given, the function's."""
         return self.command(name, epilog=f"Example: {example}")
 
-    def group(self, name: str, text: str, example: str) -> App:
-        """Declare verbs under a word of their own."""
-        app = App(name, text, example)
-        self.add_typer(app, name=name)
-        return app
-
 
 # -- speaking: data on stdout, the rest on stderr
 

@@ -10,21 +10,15 @@ import typer
 
 import bench
 from bench.cli import console
-from bench.cli.console import App
 from bench.cli.options import Json, Selection, selection
+from bench.cli.root import main
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.analysis.compare import Report
 
 
-def mount(main: App) -> None:
-    """Add the verbs to the command."""
-    main.verb("scrollbench compare direct multidiffusion --suite miniature --limit 4")(compare)
-    main.verb("scrollbench gate --baseline direct --candidate multidiffusion --limit 4 --run")(gate)
-    main.verb("scrollbench calibrate --method multidiffusion --limit 4")(calibrate)
-
-
+@main.verb("scrollbench compare direct multidiffusion --suite miniature --limit 4")
 @selection
 def compare(
     chosen: Selection,
@@ -60,6 +54,7 @@ def _say(report: Report, worst: int) -> None:
                 console.say(f"{c.measure.name} worst on {p.prompt_id}: {p.a:.4g} -> {p.b:.4g}: {p.picture_b}")
 
 
+@main.verb("scrollbench gate --baseline direct --candidate multidiffusion --limit 4 --run")
 @partial(selection, suite="miniature-gate")
 def gate(
     chosen: Selection,
@@ -97,10 +92,10 @@ def gate(
         raise UsageError("--speed draws both samplers now: name a method as --baseline, a pinned one has no code here")
     if run:
         with console.progress() as progress:
-            made, scored = bench.analysis.gate.prepare(
+            done = bench.analysis.gate.prepare(
                 store, suite, candidate if update else base, candidate, progress, chosen.device
             )
-        console.require_complete(made, scored)
+        console.require_complete(done.made, done.scored)
     if update:
         path = bench.analysis.pin.pin_path(baseline)
         change = bench.analysis.pin.write_pin(
@@ -130,6 +125,7 @@ def gate(
     raise typer.Exit(result.exit_code)
 
 
+@main.verb("scrollbench calibrate --method multidiffusion --limit 4")
 @partial(selection, suite="miniature-gate")
 def calibrate(
     chosen: Selection,

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 import bench
-from bench.cli import console, options
-from bench.cli.options import Json, selection
+from bench.cli import console
+from bench.cli.options import Json, Selection, selection
 from bench.cli.root import main
 
 
 @main.verb("scrollbench doctor --suite miniature")
 @selection
-def doctor(chosen: options.Selection, json: Json = False, *, ctx: typer.Context) -> None:
+def doctor(chosen: Selection, json: Json = False, *, ctx: typer.Context) -> None:
     """Say what can run here, and the one command that mends each thing that cannot."""
     checks = bench.examine(chosen.suite, chosen.store)
     if getattr(ctx.get_parameter_source("suite"), "name", "") == "DEFAULT":

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 import bench
-from bench.cli import console, options
-from bench.cli.options import Json, Retry, selection
+from bench.cli import console
+from bench.cli.options import Json, Retry, Selection, selection
 from bench.cli.root import main
 from bench.errors import UsageError
 
@@ -17,7 +17,7 @@ from bench.errors import UsageError
 @main.verb("scrollbench plan --suite miniature --limit 4")
 @selection
 def plan(
-    chosen: options.Selection,
+    chosen: Selection,
     forecast: Annotated[
         bool, typer.Option("--forecast", help="Also what it will cost; runs every method once, on shapes alone.")
     ] = False,
@@ -54,7 +54,7 @@ def plan(
 
 @main.verb("scrollbench generate --suite miniature --method direct --limit 2")
 @selection
-def generate(chosen: options.Selection, retry: Retry = False, json: Json = False) -> None:
+def generate(chosen: Selection, retry: Retry = False, json: Json = False) -> None:
     """Make the pictures that are not there yet. The same command again resumes."""
     with console.progress() as progress:
         result = bench.generate(
@@ -66,7 +66,7 @@ def generate(chosen: options.Selection, retry: Retry = False, json: Json = False
 
 @main.verb("scrollbench score --suite miniature --metric gsd-dino --limit 2")
 @selection
-def score(chosen: options.Selection, json: Json = False) -> None:
+def score(chosen: Selection, json: Json = False) -> None:
     """Score the pictures there are and rebuild the leaderboard. Needs no generator."""
     with console.progress() as progress:
         result = bench.score(chosen.suite, chosen.store, progress, device=chosen.device)
@@ -77,7 +77,7 @@ def score(chosen: options.Selection, json: Json = False) -> None:
 @main.verb("scrollbench adopt pictures --suite miniature --propose")
 @selection
 def adopt(
-    chosen: options.Selection,
+    chosen: Selection,
     folder: Annotated[Path, typer.Argument(help="Where the pictures are.")],
     label: Annotated[str, typer.Option("--as", help="What they are called on the board.")] = "",
     manifest: Annotated[
@@ -102,17 +102,14 @@ def adopt(
 
 @main.verb("scrollbench run --suite miniature --limit 2")
 @selection
-def run(chosen: options.Selection, retry: Retry = False, json: Json = False) -> None:
+def run(chosen: Selection, retry: Retry = False, json: Json = False) -> None:
     """Generate, score, and print the leaderboard; writes the DuckDB file and a contact sheet of the pictures."""
     suite, store = chosen.suite, chosen.store
-    plan = bench.make_plan(suite, store, chosen.shard, retry)
     with console.progress() as progress:
-        made = bench.generate(plan, store, progress)
-        scored = bench.score(suite, store, progress, device=chosen.device)
-    index = bench.build(store)
+        done = bench.run(suite, store, progress, shard=chosen.shard, retry=retry, device=chosen.device)
     if not json:
         console.show(bench.report.terminal.board(store, suite, console.width()))
-        console.say(f"leaderboard    {index}")
+        console.say(f"leaderboard    {done.index}")
     sheet = bench.contact_sheet(store, suite, store.root / bench.report.contact.sheet_name(suite))
     if not json:
         console.say(f"contact sheet  {sheet}")
@@ -121,11 +118,11 @@ def run(chosen: options.Selection, retry: Retry = False, json: Json = False) -> 
             {
                 "suite": suite.ref,
                 "digest": suite.digest,
-                "generate": console.plain(made),
-                "score": console.plain(scored),
+                "generate": console.plain(done.made),
+                "score": console.plain(done.scored),
                 "board": [console.board_json(b) for b in bench.boards(store, suite)],
-                "index": str(index),
+                "index": str(done.index),
                 "contact_sheet": str(sheet),
             }
         )
-    console.require_complete(made, scored)
+    console.require_complete(done.made, done.scored)

@@ -23,7 +23,8 @@ Retry = Annotated[bool, typer.Option("--retry", help="Try pictures again that fa
 StoreAt = Annotated[Path | None, typer.Option("--store", help="Store folder.", envvar="SCROLLBENCH_STORE")]
 
 
-def opened(root: Path | None) -> bench.Store:
+def opened(root: Path | None) -> Store:
+    """The store in a folder; the usual one for None."""
     return bench.Store(root)
 
 

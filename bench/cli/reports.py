@@ -7,15 +7,16 @@ from typing import Annotated
 import typer
 
 import bench
-from bench.cli import console, options
-from bench.cli.options import Json, StoreAt, opened, selection
+from bench.cli import console
+from bench.cli.claims import reproduce
+from bench.cli.options import Json, Selection, StoreAt, opened, selection
 from bench.cli.root import main
 
 
 @main.verb("scrollbench board --suite miniature")
 @selection
 def board(
-    chosen: options.Selection,
+    chosen: Selection,
     form: Annotated[
         str | None, typer.Option("--format", help="md, csv, tex or html, with intervals and tie groups.")
     ] = None,
@@ -28,6 +29,9 @@ def board(
         console.emit([console.board_json(b) for b in bench.boards(chosen.store, chosen.suite)])
     else:
         console.show(bench.report.terminal.board(chosen.store, chosen.suite, console.width()))
+
+
+main.verb("scrollbench reproduce drspo:table1 --published-only")(reproduce)
 
 
 @main.verb('scrollbench sql "select method, metric, value from leaderboard"')

@@ -9,10 +9,10 @@ import typer
 
 import bench
 from bench.cli import console
+from bench.cli.console import App
 from bench.cli.options import Json, StoreAt, opened
-from bench.cli.root import main
 
-store_app = main.group(
+store_app = App(
     "store", "Look after the store: pictures, records and the leaderboard made of them.", "scrollbench store verify"
 )
 

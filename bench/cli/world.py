@@ -65,7 +65,8 @@ def train(
 
     with console.progress() as progress:
         report = console.step_reporter(progress, f"train {name}")
-        card = fit(recipe, name, work, out or shipped, steps=steps, seed=seed, report=report)
+        bank = bench.world.recipes.bank.load_bank(work / "bank")
+        card = fit(recipe, name, work, out or shipped, bank=bank, steps=steps, seed=seed, report=report)
         progress.finish(f"train {name}")
     console.result(card, json)
 

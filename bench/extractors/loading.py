@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 
-import torch
-
 from bench.errors import UsageError
 from bench.extractors.catalogue import wrapper
 from bench.extractors.locate import Found, find
@@ -30,6 +28,8 @@ def build(found: Found, device: str = "cpu") -> Extractor:
     Raises:
         UsageError: files that are torn, of another architecture, or not all that is needed.
     """
+    import torch
+
     module, _, name = wrapper(found.role, found.path).partition(":")
     kind = getattr(import_module(module), name)
     try:

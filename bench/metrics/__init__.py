@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     from bench.metrics.modules.sets import KDDino as KDDino
     from bench.metrics.modules.sets import RelativeFID as RelativeFID
 
+__all__ = [
+    "CLIPIQA", "FID", "GSD", "GSDLPIPS", "HPS", "IS", "KID", "AdjacentLPIPS", "AdjacentSSIM", "AdjacentTV", "Aesthetic",
+    "CLIPScore", "FDDino", "ImageReward", "IntraLPIPS", "KDDino", "PanoramaTV", "PickScore", "RelativeFID", "SeamTV",
+    "StyleL", "StyleLSum",
+]  # fmt: skip
+
 CLASSES = {
     "bench.metrics.modules.images": (
         "GSD GSDLPIPS IntraLPIPS AdjacentLPIPS AdjacentSSIM AdjacentTV PanoramaTV SeamTV StyleL StyleLSum CLIPScore"

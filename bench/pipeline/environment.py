@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import bench
+from bench.version import __version__
 
 
 def environment(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def environment(options: Mapping[str, Any]) -> dict[str, Any]:
     if torch is not None and device.startswith("cuda") and torch.cuda.is_available():
         device = f"{device} ({torch.cuda.get_device_name(device)})"
     return {
-        "scrollbench": bench.__version__, "git": _git(Path(__file__).resolve().parents[2]),
+        "scrollbench": __version__, "git": _git(Path(__file__).resolve().parents[2]),
         "python": platform.python_version(), "torch": _version("torch"), "diffusers": _version("diffusers"),
         "platform": platform.platform(), "cpu": _cpu(), "device": device,
         "threads": torch.get_num_threads() if torch is not None else int(os.environ.get("OMP_NUM_THREADS") or _cores()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from bench.errors import ScrollBenchError, StoreError, UsageError, near
 from bench.metrics.sample import Sample
 from bench.pipeline import score_plan
 from bench.pipeline.score_plan import Picture, ScoreResult, SetJob, Task, Wanted
+from bench.progress import Progress
 from bench.registry import Metric
 from bench.store.features import Features
 from bench.types import Value
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
     from bench.store.ledger import Ledger
     from bench.store.records import Record
     from bench.suites.suite import Suite
-
-
-class Progress(Protocol):
-    """Whom long work reports to (:class:`bench.cli.reporter.Reporter`)."""
-
-    def start(self, stage: str, total: int) -> None:
-        """A stage of ``total`` units begins."""
-
-    def advance(self, stage: str, n: int = 1, note: str = "") -> None:
-        """``n`` more units are done."""
-
-    def finish(self, stage: str) -> None:
-        """The stage is over."""
 
 
 def score(suite: Suite, store: Store, progress: Progress | None = None, *, device: str | None = None) -> ScoreResult:

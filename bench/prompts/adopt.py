@@ -18,8 +18,9 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from bench import toml
 from bench.errors import UsageError, near
-from bench.prompts.card import toml_value, update_card
+from bench.prompts.card import update_card
 from bench.prompts.sets import KNOWN_FIELDS, ROOT, PromptSet, check_row, load_prompts, roots
 from bench.prompts.words import FUNCTION_WORDS, normalised, words
 from bench.reading import Row, almost, decode, lines_of, parse_json, problems_of, read_bytes, read_csv, refuse, shown
@@ -81,8 +82,8 @@ def adopt(
     }  # fmt: skip
     source = {"file": file.name, "sha256": hashlib.sha256(content).hexdigest(), "prompts": len(rows)}
     refuse([f"{k} {wrong}" for k, wrong in problems_of({**card, **source})], f"nothing of {file} was adopted:")
-    head = [f"{k} = {toml_value(v)}" for k, v in card.items()]
-    head += ["", "[source]", *(f"{k} = {toml_value(v)}" for k, v in source.items())]
+    head = [f"{k} = {toml.value(v)}" for k, v in card.items()]
+    head += ["", "[source]", *(f"{k} = {toml.value(v)}" for k, v in source.items())]
     top.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".adopt-", dir=top))
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import toml
 from bench.errors import UsageError
 from bench.prompts.level import choose_level, hash_order
 from bench.prompts.sets import read_card, read_prompts
@@ -100,25 +100,14 @@ def _by_hand(text: str) -> list[str]:
 
 
 def _tables(computed: Mapping[str, Any]) -> list[str]:
-    out = ["", "[counts]", *(f"{_key(k)} = {toml_value(v)}" for k, v in computed["counts"].items())]
+    out = ["", "[counts]", *(f"{toml.key(k)} = {toml.value(v)}" for k, v in computed["counts"].items())]
     for name, table in computed["statistics"].items():
-        out += ["", f"[statistics.{name}]", *(f"{_key(k)} = {toml_value(v)}" for k, v in table.items())]
+        out += ["", f"[statistics.{name}]", *(f"{toml.key(k)} = {toml.value(v)}" for k, v in table.items())]
     if computed["splits"]:
         out += ["", "[splits]"]
     for name, ids in computed["splits"].items():
-        out += [f"{_key(name)} = [", *(f"  {toml_value(i)}," for i in ids), "]"]
+        out += [f"{toml.key(name)} = [", *(f"  {toml.value(i)}," for i in ids), "]"]
     return out
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII) else toml_value(name)
-
-
-def toml_value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(str(k))} = {toml_value(v)}" for k, v in value.items()) + " }"
-    text = json.dumps(value, ensure_ascii=False)  # what TOML and JSON write alike, but for one character
-    return text.replace("\x7f", "\\u007f")
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.analysis.columns import text
 from bench.errors import StoreError
 from bench.prompts.sets import spread
 from bench.report.wording import number
@@ -69,7 +70,7 @@ def contact_sheet(store: Store, suite: Suite, path: Path) -> Path:
     labels = [m.label for m in suite.methods]
     controls = {
         row[0]
-        for row in query(store, f"select method from member where control and suite_digest = '{suite.digest}'")[1]
+        for row in query(store, f"select method from member where control and suite_digest = {text(suite.digest)}")[1]
     }
     methods = sorted(
         {m for s in strips for m in s.shots}, key=lambda m: (m in controls, labels.index(m) if m in labels else 0, m)
@@ -87,7 +88,7 @@ def contact_sheet(store: Store, suite: Suite, path: Path) -> Path:
 
 
 def _strips(store: Store, suite: Suite) -> list[Strip]:
-    where = f"where suite_digest = '{suite.digest}'"
+    where = f"where suite_digest = {text(suite.digest)}"
     cells = query(store, f"""
         select part, prompt_id, method, arg_min(image_id, seed), arg_min(recipe_id, seed), arg_min(flags, seed),
                (select arg_max(reason, printf('%09d %s', coalesce(attempt, 0), reason)) from failure f

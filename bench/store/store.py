@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import StoreError
 from bench.ids import image_id as identify
-from bench.store import records
+from bench.store import pictures, records
 from bench.store.commit import write_file
 from bench.store.ledger import Ledger
-from bench.store.pictures import MAX_PIXELS, opened, pixels
+from bench.store.pictures import opened, pixels
 from bench.store.records import Journal, Record
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ class Store:
 
         if rgb.dtype.name != "uint8" or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise ValueError(f"a picture is uint8 (h, w, 3), got {rgb.dtype} {rgb.shape}")
-        if rgb.shape[0] * rgb.shape[1] > MAX_PIXELS:
-            raise ValueError(f"a picture has at most {MAX_PIXELS} pixels, got {rgb.shape[1]}x{rgb.shape[0]}")
+        if rgb.shape[0] * rgb.shape[1] > pictures.MAX_PIXELS:
+            raise ValueError(f"a picture has at most {pictures.MAX_PIXELS} pixels, got {rgb.shape[1]}x{rgb.shape[0]}")
         name = identify(rgb)
         png = io.BytesIO()
         Image.fromarray(rgb).save(png, format="png")

@@ -5,19 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from bench import extractors, views
 from bench.errors import UsageError, near
 from bench.registry import Method, Metric, find, names
-from bench.suites.tables import MethodFile, MetricFile, default_label
+from bench.suites.tables import MethodFile, MetricFile, SuiteFile, default_label
 from bench.suites.values import MethodUse, MetricUse, Unavailable, Where
 
-if TYPE_CHECKING:
-    from bench.suites.suite import Suite
+
+class Asking(Protocol):
+    """What of a suite decides its methods, metrics and references."""
+
+    @property
+    def spec(self) -> SuiteFile: ...
+    @property
+    def file(self) -> Path: ...
+    @property
+    def knobs(self) -> tuple[tuple[str, str, str], ...]: ...
+    @property
+    def backbone(self) -> str | None: ...
+    @property
+    def backbone_options(self) -> Mapping[str, Any]: ...
+    @property
+    def references(self) -> Mapping[str, Mapping[str, Any]]: ...
+    @property
+    def tier(self) -> str: ...
+    @property
+    def shrunk(self) -> bool: ...
 
 
-def methods(suite: Suite) -> tuple[tuple[MethodUse, ...], tuple[Unavailable, ...]]:
+def methods(suite: Asking) -> tuple[tuple[MethodUse, ...], tuple[Unavailable, ...]]:
     """The methods with their knobs: signature defaults, preset, the suite's defaults, its ``set``, then --set.
 
     The suite's defaults are numbers for its backbone: a method that names another keeps its own.
@@ -71,7 +89,7 @@ def _absent(m: MethodFile | MetricFile, kind: str) -> str:
     return "not in this project" + (f": {m.note}" if m.note else "")
 
 
-def _backbone(m: MethodFile, suite: Suite) -> tuple[str | None, Mapping[str, Any]]:
+def _backbone(m: MethodFile, suite: Asking) -> tuple[str | None, Mapping[str, Any]]:
     """The method's own backbone with its own options, else the suite's with the method's over them."""
     if m.backbone is None:
         return suite.backbone, {**suite.backbone_options, **m.backbone_options}
@@ -79,7 +97,7 @@ def _backbone(m: MethodFile, suite: Suite) -> tuple[str | None, Mapping[str, Any
     return m.backbone, {**where, **m.backbone_options}
 
 
-def _no_backbone(m: MethodFile, family: str, suite: Suite) -> str:
+def _no_backbone(m: MethodFile, family: str, suite: Asking) -> str:
     """Why a planned method cannot run on its backbone, as far as names and families tell; empty if it may."""
     backbone = m.backbone or suite.backbone
     if not m.planned or backbone is None or ".py@" in backbone:
@@ -92,7 +110,7 @@ def _no_backbone(m: MethodFile, family: str, suite: Suite) -> str:
     return f"samples in family {family}, backbone {backbone} is of family {have}"
 
 
-def metrics(suite: Suite) -> tuple[tuple[MetricUse, ...], tuple[Unavailable, ...]]:
+def metrics(suite: Asking) -> tuple[tuple[MetricUse, ...], tuple[Unavailable, ...]]:
     """The metrics; where no extractor is named, the role's default of the tier.
 
     Raises:
@@ -129,7 +147,7 @@ def metrics(suite: Suite) -> tuple[tuple[MetricUse, ...], tuple[Unavailable, ...
     return tuple(uses), tuple(absent)
 
 
-def references(suite: Suite) -> tuple[Unavailable, ...]:
+def references(suite: Asking) -> tuple[Unavailable, ...]:
     """The reference sets that are not here."""
     absent = {name: r for name, r in suite.spec.references.items() if _no_reference(name, suite)}
     return tuple(
@@ -138,7 +156,7 @@ def references(suite: Suite) -> tuple[Unavailable, ...]:
     )
 
 
-def _no_reference(name: str | None, suite: Suite) -> str:
+def _no_reference(name: str | None, suite: Asking) -> str:
     """Why a metric has nothing to compare with; empty if it has, or needs nothing."""
     r = suite.spec.references.get(name) if name is not None else None
     if r is None or not r.planned or r.kind != "folder" or Path(r.path or "").is_dir():

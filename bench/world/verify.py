@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from bench.errors import PrerequisiteError, UsageError, near
+from bench.progress import Progress
 from bench.store.pictures import picture_files, read_picture
 from bench.types import Prompt
 from bench.world import defects
@@ -36,14 +37,6 @@ DEGRADED: dict[str, Degrade] = {
     "noise 0.05": partial(defects.noise, sigma=0.05),
     "noise 0.1": partial(defects.noise, sigma=0.1),
 }
-
-
-class Progress(Protocol):
-    """Told how far the work is."""
-
-    def start(self, stage: str, total: int) -> None: ...
-    def advance(self, stage: str, n: int = 1, note: str = "") -> None: ...
-    def finish(self, stage: str) -> None: ...
 
 
 def verify(

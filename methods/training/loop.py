@@ -1,7 +1,7 @@
-"""Train the miniature's networks: seeded, resumable, budgeted in steps (``scrollbench world train NAME``).
+"""The loop that trains a network: seeded, resumable, budgeted in steps.
 
 Every step draws its data and noise from a generator keyed by (recipe, step), so a run that was interrupted
-and resumed equals one that was not, on the same machine. Recipes live in ``bench.world.recipes``.
+and resumed equals one that was not, on the same machine. Recipes of the miniature live in ``bench.world.recipes``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.world.recipes.bank import Bank, load_bank
-
 CHECKPOINT_EVERY = 250
 
 
@@ -28,6 +26,7 @@ class Recipe(Protocol):
 
     name: str
     card: str  # where the card goes, inside the out folder
+    data: str  # what it is trained on, for the card
     steps: int
     batch: int
     lr: float
@@ -98,7 +97,7 @@ def muon_and_adamw(module: nn.Module, blocks: Iterable[nn.Module], lr: float) ->
 
 @dataclass
 class Step:
-    """What the trainer tells its caller after each step."""
+    """What the loop tells its caller after each step."""
 
     step: int
     steps: int
@@ -116,33 +115,33 @@ class State:
 
 
 def train(
-    make: Callable[[Bank, Path, Path], Recipe],
+    make: Callable[[Any, Path, Path], Recipe],
     name: str,
     work: Path,
     out: Path,
     *,
+    bank: Any,
     steps: int | None = None,
     seed: int = 0,
     report: Callable[[Step], None] = lambda progress: None,
-    bank: Bank | None = None,
 ) -> dict[str, Any]:
     """Run (or resume) the recipe ``make`` and write its folder and card.
 
     Args:
-        make: builds the recipe from the training bank, the work folder and the out folder.
+        make: builds the recipe from the bank, the work folder and the out folder.
         name: the recipe's name; part of every seed.
-        work: checkpoints and the rendered bank; safe to delete, costs only time.
+        work: checkpoints and what the recipe renders; safe to delete, costs only time.
         out: the folder that ends up holding the weights and ``card.json``.
         steps: budget; the recipe's own by default.
         seed: decides weights, data and noise.
         report: called after every step.
-        bank: training pictures; by default the full bank, rendered into ``work`` on first use.
+        bank: what the recipe draws its batches from; handed to ``make`` as it is.
 
     Returns:
         the card, as written.
     """
     torch.manual_seed(seed)
-    recipe = make(bank or load_bank(work / "bank"), work, out)
+    recipe = make(bank, work, out)
     total = steps or recipe.steps
     parameters = [p for p in recipe.module.parameters() if p.requires_grad]
     choose = getattr(recipe, "optimisers", None)
@@ -199,7 +198,7 @@ def train(
     recipe.save(out)
     card = {
         "name": name,
-        "data": "ScrollWorld renders, squares and panoramas of the training seeds (bench.world.recipes.bank)",
+        "data": recipe.data,
         "steps": state.step,
         "batch": recipe.batch,
         "seed": seed,

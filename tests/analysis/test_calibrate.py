@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bench.analysis.calibrate import APART, Calibration, calibrate, margins, round_up, rows, snippet
 from bench.analysis.gate import gate, margins_of
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.errors import IncompleteError, UsageError
 from bench.store import Store
 from bench.suites.load import load_suite

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bench.analysis.compare import Report, compare, plain, rows
 from bench.analysis.samplers import labelled, pinned
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.errors import IncompleteError, StoreError, UsageError
 from bench.metrics.distribution import kernel_distance
 from bench.pipeline.plan import sampler_digest

@@ -17,7 +17,7 @@ from bench.analysis.gate import GateResult, gate, margins_of, prepare
 from bench.analysis.pin import find_pin, write_pin
 from bench.analysis.samplers import labelled
 from bench.analysis.speed import judge
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.errors import UsageError
 from bench.pipeline.plan import sampler_digest
 from bench.report import gate as report_gate
@@ -220,7 +220,7 @@ def test_a_pinned_baseline_is_made_again_while_its_code_is_here_and_told_missing
 def test_the_digest_of_a_sampler_survives_its_file(tmp_path: Path) -> None:
     params = {"x": None, "y": 20, "z": 2.5, "on": True, "l": [1, 2]}
     fields = {"method": 'a "b" \n ü', "params": params, "weights": None}
-    back = tomllib.loads(toml.toml({"baseline": fields}))["baseline"]
+    back = tomllib.loads(toml.written({"baseline": fields}))["baseline"]
     assert sampler_digest(back) == sampler_digest(fields)
     assert sampler_digest({**back, "params": {**params, "y": 21}}) != sampler_digest(fields)
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bench.analysis.columns import measures
 from bench.analysis.gate import GateResult, gate, margins_of
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.errors import UsageError
 from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan

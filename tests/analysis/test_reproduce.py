@@ -15,7 +15,7 @@ from bench.analysis.claims import COLUMNS, Claim, find_table, tables
 from bench.analysis.readings import Measured, intervals
 from bench.analysis.reproduce import OPEN, REFUTED, REPRODUCED, order_verdict, reproduce, value_verdict
 from bench.cli import claims as cli_claims
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.errors import StoreError, UsageError
 from bench.store import Store
 from bench.store.index import NAME, build_file
@@ -151,7 +151,7 @@ def test_pairing_decides_what_two_separate_means_could_not(table: Any, tmp_path:
 def test_every_method_and_metric_of_the_paper_stays_with_its_reason(
     table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.pipeline.plan.make_plan", lambda *_: Namespace(blocked=()))
+    monkeypatch.setattr("bench.analysis.readings.make_plan", lambda *_: Namespace(blocked=()))
     some = {"one": AS_CLAIMED["one"], "two": AS_CLAIMED["two"]}
     result = reproduce(table, suite(), store(tmp_path, some))
     why = {(r.claim.method, r.claim.metric): r.verdict.why for r in result.values}
@@ -176,7 +176,7 @@ def test_orders_of_set_metrics_are_decided_by_the_comparison_of_sets(
         gain = Namespace(value=(low + high) / 2, low=low, high=high, n=n)
         return Namespace(comparisons=[Namespace(part="4to1", gain=gain, note="")])
 
-    monkeypatch.setattr("bench.analysis.compare.compare", compare)
+    monkeypatch.setattr("bench.analysis.reproduce.compare", compare)
     result = reproduce(table, suite(), store(tmp_path, AS_CLAIMED, fid=True))
     (row,) = [r for r in result.orders if r.order.metric == "FID"]
     assert row.verdict.verdict == verdict
@@ -191,7 +191,7 @@ def test_a_comparison_that_cannot_be_made_gives_its_reason(
     def compare(*_: Any) -> Any:
         raise StoreError("features for fid are not here")
 
-    monkeypatch.setattr("bench.analysis.compare.compare", compare)
+    monkeypatch.setattr("bench.analysis.reproduce.compare", compare)
     result = reproduce(table, suite(), store(tmp_path, AS_CLAIMED, fid=True))
     (row,) = [r for r in result.orders if r.order.metric == "FID"]
     assert (row.verdict.verdict, row.verdict.why) == (OPEN, "features for fid are not here")
@@ -201,7 +201,7 @@ def test_a_method_without_pictures_names_missing_weights_or_the_command(
     table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = [Namespace(label="three", reason="fetch it")]
-    monkeypatch.setattr("bench.pipeline.plan.make_plan", lambda *_: Namespace(blocked=blocked))
+    monkeypatch.setattr("bench.analysis.readings.make_plan", lambda *_: Namespace(blocked=blocked))
     few = {"one": AS_CLAIMED["one"]}
     why = {r.claim.method: r.verdict.why for r in reproduce(table, suite(), store(tmp_path, few)).values[:4]}
     assert why["Three"] == "weights missing: fetch it"
@@ -229,7 +229,7 @@ def test_the_miniature_decides_orders_only_and_says_so(table: Any, tmp_path: Pat
 def test_numbers_of_another_tier_or_another_suite_are_never_taken(
     table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.pipeline.plan.make_plan", lambda *_: Namespace(blocked=()))
+    monkeypatch.setattr("bench.analysis.readings.make_plan", lambda *_: Namespace(blocked=()))
     miniature = store(tmp_path, AS_CLAIMED, tier="miniature")
     for other in (suite("full"), suite("miniature", "f" * 24)):
         result = reproduce(table, other, miniature)
@@ -238,7 +238,7 @@ def test_numbers_of_another_tier_or_another_suite_are_never_taken(
 
 
 def test_an_empty_store_leaves_everything_open(table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.pipeline.plan.make_plan", lambda *_: Namespace(blocked=()))
+    monkeypatch.setattr("bench.analysis.readings.make_plan", lambda *_: Namespace(blocked=()))
     result = reproduce(table, suite(), Store(tmp_path / "nothing"))
     assert result.counts("orders")[OPEN] == len(result.orders) > 0
     assert result.counts("values")[OPEN] == 8

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bench.catalogue import doctor
 from bench.catalogue.doctor import Finding, examine, ready, suites
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.store import Store
 from tests.support.small import SUITE, small, write_suite
 
@@ -159,15 +159,14 @@ def test_a_damaged_store_is_found_with_the_command_that_repairs_it(tmp_path: Pat
 def test_every_suite_has_a_line_and_what_it_lacks_is_only_a_note(
     tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import registry
     from bench.suites import load as suites_load
 
     text = SUITE + '[[metrics]]\nref = "gsd-dino"\nextractor = "dinov2-vits14"\n'
     files = {"good": write_suite(tmp_path / "good"), "poor": write_suite(tmp_path / "poor", text)}
     files["broken"] = write_suite(tmp_path / "broken", "name = 3")
-    monkeypatch.setattr(registry, "names", lambda kind: sorted(files) if kind == "suites" else ["gsd-dino"])
+    monkeypatch.setattr(doctor, "names", lambda kind: sorted(files) if kind == "suites" else ["gsd-dino"])
     load = suites_load.load_suite
-    monkeypatch.setattr(suites_load, "load_suite", lambda name: load(files[name]))
+    monkeypatch.setattr(doctor, "load_suite", lambda name: load(files[name]))
     lines = {c.what: c for c in suites()}
     assert [lines[f"suite {n}"].state for n in ("good", "poor", "broken")] == ["ok", "note", "note"]
     assert "extractor dinov2-vits14" in lines["suite poor"].detail

@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 import bench.cli.app
-from bench.cli.root import main
+from bench.cli.app import main
 from tests.support.small import PLUGINS, write_suite
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -78,7 +78,7 @@ def test_the_documentation_describes_no_verb_that_is_not_there() -> None:
 )
 def test_light_verbs_start_without_heavy_libraries(words: list[str]) -> None:
     code = (
-        "import sys; from bench.cli.root import main\n"
+        "import sys; from bench.cli.app import main\n"
         f"try: main({words!r})\nexcept SystemExit as end: assert not end.code, end.code\n"
         "print(sorted({'torch', 'pandas', 'duckdb', 'scipy', 'diffusers'} & set(sys.modules)))"
     )
@@ -260,4 +260,4 @@ def test_bench_and_its_command_line_import_without_torch() -> None:
         "False",
         "True",
     ]
-    assert bench.cli.root.main is main
+    assert bench.cli.app.main is main

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import extractors
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.errors import UsageError
 from bench.extractors import catalogue
 from bench.extractors.weights import manifest as weights_manifest

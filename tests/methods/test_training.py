@@ -19,6 +19,7 @@ class Mean:
     """Learns the mean colour of the bank."""
 
     name, card, steps, batch, lr = "mean", "card.json", 200, 4, 0.05
+    data = "a bank of a few pictures"
 
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         self.bank, self.module = bank, nn.Linear(1, 3)

@@ -152,7 +152,7 @@ def test_a_manifest_is_proposed_from_names_and_sizes(folder: Path, suite: Suite,
 
 
 def test_the_command_takes_them_in(folder: Path, suite: Suite, store: Store) -> None:
-    from bench.cli.root import main
+    from bench.cli.app import main
 
     told = manifest(folder, ALL)
     common: list[Any] = ["adopt", str(folder), "--suite", str(suite.file), "--store", str(store.root)]

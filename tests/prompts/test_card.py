@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from bench import toml
 from bench.errors import UsageError
 from bench.prompts import load_prompts
-from bench.prompts.card import balanced_splits, toml_value, update_card
+from bench.prompts.card import balanced_splits, update_card
 from bench.prompts.level import choose_level, hash_order
 from bench.prompts.sets import ROOT, read_card, read_prompts
 from bench.types import Prompt
@@ -114,7 +115,7 @@ def test_a_card_that_cannot_be_computed_is_named_and_left_alone(
 
 def test_a_text_with_what_toml_must_escape_is_the_same_again() -> None:
     text = 'a "quote" \\ and \x7f'
-    assert tomllib.loads(f"text = {toml_value(text)}") == {"text": text}
+    assert tomllib.loads(f"text = {toml.value(text)}") == {"text": text}
 
 
 def test_odd_names_survive_in_a_card(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.errors import UsageError
 from bench.pipeline.plan import make_plan
 from bench.registry import find

@@ -209,12 +209,12 @@ def odd_number(original: int, rng: random.Random) -> int:
 def pins(bench: Bench, rng: random.Random) -> None:
     from bench.analysis.pin import find_pin
     from bench.pipeline.plan import sampler_digest
-    from bench.toml import toml
+    from bench.toml import written
 
     sampler = {"method": "grain", "method_version": "1", "method_source": "abc", "params": {"scale": 1.0, "steps": 3},
                "backbone": "fake", "weights": "w", "precision": "fp32"}  # fmt: skip
     baseline = {"label": "Grain", "digest": sampler_digest(sampler), **sampler}
-    text = toml({"suite": "mine@1", "suite_digest": "0" * 24, "margins": {"sharpness": 0.01}, "baseline": baseline})
+    text = written({"suite": "mine@1", "suite_digest": "0" * 24, "margins": {"sharpness": 0.01}, "baseline": baseline})
     find_pin(str(bench.file("pin.toml", text, rng)))
 
 

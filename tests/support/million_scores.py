@@ -23,7 +23,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.cli.root import main
+from bench.cli.app import main
 from bench.ids import digest
 from bench.store.records import stamped
 from bench.suites.load import load_suite
@@ -108,7 +108,7 @@ def fill(folder: Path, suite: str, shape: Shape) -> None:
 def measure(command: list[str]) -> str:
     """Run a command in a process of its own; returns its wall and CPU seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    code = "from bench.cli.root import main; main()"
+    code = "from bench.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -7,6 +7,15 @@ and ``world-wan-vae`` before ``world-wan``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from bench.lazy import rooms
+
+if TYPE_CHECKING:
+    from bench.world.recipes import bank as bank
+
+__getattr__ = rooms(__name__)
+
 # name -> (module:Class, folder of weights)
 RECIPES = {
     "world-vae": ("bench.world.recipes.vae:VaeRecipe", "world-sd"),

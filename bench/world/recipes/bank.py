@@ -14,6 +14,8 @@ from bench.world.scene import Scene, sample_scene
 
 SQUARES, WIDE, WIDE_WIDTH = 60_000, 6_000, 128
 
+DATA = "ScrollWorld renders, squares and panoramas of the training seeds (bench.world.recipes.bank)"  # on cards
+
 
 @dataclass
 class Bank:

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from bench.world.obedience import obedience, summary
-from bench.world.recipes.bank import Bank
+from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.tokens import CONTEXT, make_tokenizer
 from bench.world.recipes.vae import cached_latents
 from bench.world.scene import caption
@@ -42,6 +42,7 @@ class DiffusionRecipe:
 
     name = "world-sd"
     card = "card.json"
+    data = DATA
     steps = 5500
     batch = 48
     lr = 1e-3

@@ -24,7 +24,7 @@ from torch.nn.functional import pixel_unshuffle
 from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
 from bench.world.obedience import obedience, summary
-from bench.world.recipes.bank import Bank
+from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import cached_latents
 from bench.world.scene import caption
@@ -51,6 +51,7 @@ class TeacherRecipe:
 
     name = "world-flux-teacher"
     card = "teacher.json"
+    data = DATA
     steps = 1400
     batch = 64
     lr = 2e-3
@@ -160,6 +161,7 @@ class FluxRecipe(TeacherRecipe):
 
     name = "world-flux"
     card = "card.json"
+    data = DATA
     steps = 400
     batch = 32
     lr = 1e-3

@@ -25,7 +25,7 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.world.recipes.bank import Bank
+from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.tokens import CONTEXT, make_tokenizer, save_tokenizer
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import render
@@ -58,6 +58,7 @@ class _Squares:
     """Recipes that draw squares from the bank."""
 
     card = "card.json"
+    data = DATA
     bank: Bank
     batch: int
 

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from bench.world.colour_detector import KINDS
 from bench.world.oracle_net import ATTRIBUTES, OracleNet
-from bench.world.recipes.bank import Bank
+from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import Picture, render
 from bench.world.scene import sample_scene
@@ -28,6 +28,7 @@ class OracleRecipe:
 
     name = "world-oracle"
     card = "card.json"
+    data = DATA
     steps = 2500
     batch = 32
     lr = 3e-3

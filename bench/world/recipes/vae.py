@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from bench.world.recipes.bank import Bank
+from bench.world.recipes.bank import DATA, Bank
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene
 
@@ -45,6 +45,7 @@ class VaeRecipe:
 
     name = "world-vae"
     card = "vae/card.json"
+    data = DATA
     steps = 5000
     batch = 32
     lr = 2e-3

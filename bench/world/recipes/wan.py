@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import UMT5Config, UMT5EncoderModel
 
 from bench.world.obedience import obedience, summary
-from bench.world.recipes.bank import Bank
+from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import to_tensor
 from bench.world.recipes.wan_vae import encode
@@ -47,6 +47,7 @@ class WanRecipe:
 
     name = "world-wan"
     card = "card.json"
+    data = DATA
     steps = 2000
     batch = 64  # pictures; a clip step has a fifth as many clips
     lr = 2e-3

@@ -20,7 +20,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample
 from torch import Tensor
 
-from bench.world.recipes.bank import Bank
+from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene
@@ -38,6 +38,7 @@ class WanVaeRecipe:
 
     name = "world-wan-vae"
     card = "vae/card.json"
+    data = DATA
     steps = 3000
     batch = 32
     lr = 3e-3
