@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.analysis.columns import text
 from bench.errors import IncompleteError, UsageError, near
 from bench.store.index import query
 from bench.world.render import HEIGHT
@@ -45,7 +46,7 @@ def counts(store: Store, suite: str = SUITE) -> list[dict[str, Any]]:
     _, rows = query(
         store,
         f"""select p.method, p.metric, t.width, p.value, p.seeds from pairs p join part t using (suite_digest, part)
-            where p.suite like '{suite}@%' and p.metric in ({wanted}) order by p.prompt_id""",
+            where p.suite like {text(f"{suite}@%")} and p.metric in ({wanted}) order by p.prompt_id""",
     )
     if not rows:
         raise IncompleteError(
@@ -116,7 +117,7 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
     axes.legend(frameon=False, fontsize=8)
 
     pictures = _pictures(store, suite, prompt_id)
-    text = pictures[0]["prompt"]
+    asked = pictures[0]["prompt"]
     panels = right.subplots(len(pictures), 1)
     widest = max(p["width"] for p in pictures)
     for panel, picture in zip(panels, pictures):
@@ -126,7 +127,7 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
         panel.set_title(
             f"{STYLE[picture['method']][1]}, {picture['width'] // HEIGHT} squares wide", loc="left", fontsize=8, pad=2
         )
-    right.suptitle(f"“{text}”", fontsize=9, x=0.01, ha="left")
+    right.suptitle(f"“{asked}”", fontsize=9, x=0.01, ha="left")
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     plt.close(figure)
@@ -135,11 +136,12 @@ def draw_repetition(store: Store, out: Path, suite: str = SUITE, prompt_id: str 
 
 def _pictures(store: Store, suite: str, prompt_id: str | None) -> list[dict[str, Any]]:
     """One prompt's pictures: MultiDiffusion at every width, then the truth at the largest."""
+    named = text(f"{suite}@%")
     _, rows = query(
         store,
         f"""select picture.method, width, image_id, prompt_id, r.prompt
             from picture join recipe r using (recipe_id, prompt_id, width)
-            where suite like '{suite}@%' and picture.seed = (select min(seed) from picture where suite like '{suite}@%')
+            where suite like {named} and picture.seed = (select min(seed) from picture where suite like {named})
             and image_id is not null order by width""",
     )
     shown = {r[3] for r in rows}
