@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bench.pipeline.run import run as run
     from bench.pipeline.score import score as score
     from bench.prompts.sets import load_prompts as load_prompts
+    from bench.registry import extractor as extractor
     from bench.registry import method as method
     from bench.registry import metric as metric
     from bench.report.contact import contact_sheet as contact_sheet
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 PUBLIC = {  # module: its public names
     "bench.types": "Canvas Prompt Value",
     "bench.noise": "Noise",
-    "bench.registry": "method metric",
+    "bench.registry": "method metric extractor",
     "bench.errors": "ScrollBenchError",
     "bench.store.store": "Store",
     "bench.store.index": "build query",

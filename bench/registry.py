@@ -260,9 +260,45 @@ def metric(
     return wrap
 
 
+@dataclass(frozen=True)
+class Wrapper:
+    """A network that metrics look through, as another package or a file declares it. See :func:`extractor`."""
+
+    name: str
+    role: str
+    fn: Callable[..., Any]
+    version: str
+    weights: str
+    licence: str
+
+
+def extractor(
+    name: str, *, role: str, weights: str = "", version: str = "1", licence: str = ""
+) -> Callable[[Callable[..., Any]], Wrapper]:
+    """Declare a network that metrics look through: a class (or function) of ``found, device``.
+
+    ``found.path`` is where its weights are; what it must have stands in :mod:`bench.extractors.protocol`, by role.
+
+    Args:
+        name: how users call it.
+        role: what it is to metrics: dino, clip, inception, lpips, ...
+        weights: a file or folder, beside the declaring file unless the path is absolute; part of its identity.
+        version: bump it when its features change on purpose.
+        licence: of the weights.
+    """
+
+    def wrap(fn: Callable[..., Any]) -> Wrapper:
+        return Wrapper(name, role, fn, version, weights, licence)
+
+    return wrap
+
+
+PLUGS = (Method, Metric, Wrapper)
+
+
 # -- finding plug-ins by name
 
-KINDS = ("methods", "metrics", "backbones", "suites")
+KINDS = ("methods", "metrics", "backbones", "suites", "extractors")
 
 
 @cache
@@ -306,12 +342,12 @@ def _from_file(kind: str, ref: str) -> Any:
     module = _load_module(path, stamp)
     found = {}
     for key, value in vars(module).items():
-        plug = getattr(value, "name", None) if isinstance(value, Method | Metric) else key
-        if not key.startswith("_") and (isinstance(value, Method | Metric) or callable(value)):
+        plug = getattr(value, "name", None) if isinstance(value, PLUGS) else key
+        if not key.startswith("_") and (isinstance(value, PLUGS) or callable(value)):
             found[plug or key] = value
     if name not in found:
         raise UsageError(f"{file} defines no {kind[:-1]} {name!r}; {near(name, found)}")
-    wanted = {"methods": Method, "metrics": Metric}.get(kind)
+    wanted = {"methods": Method, "metrics": Metric, "extractors": Wrapper}.get(kind)
     if wanted and not isinstance(found[name], wanted):
         raise UsageError(f"{ref} is not a {kind[:-1]}: decorate it with bench.registry.{kind[:-1]}")
     return found[name]

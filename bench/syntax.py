@@ -235,7 +235,7 @@ class _Reader:
 
     def _registers(self, decorator: ast.expr) -> bool:
         names = _chain(decorator.func) if isinstance(decorator, ast.Call) else ()
-        if not names or names[-1] not in ("method", "metric") or self.scopes:
+        if not names or names[-1] not in ("method", "metric", "extractor") or self.scopes:
             return False
         origin = self.module.imports.get(names[0])
         return origin is not None and origin.module in (REGISTRY, "bench")

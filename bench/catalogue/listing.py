@@ -137,7 +137,7 @@ def _extractor(name: str) -> Entry:
 
 
 def _extractors() -> list[str]:
-    return list(extractors.NAMES)
+    return extractors.names()
 
 
 def _references() -> dict[str, Entry]:

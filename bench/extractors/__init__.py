@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bench.extractors.catalogue import DEFAULTS, FOLDER_FILES, NAMES, ROLES, STAND_INS, Spec, default, role
+from bench.extractors.catalogue import DEFAULTS, NAMES, ROLES, Spec, default, names, role
 from bench.extractors.loading import load
 from bench.extractors.locate import card, find, lpips_heads
 from bench.extractors.protocol import Extractor
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULTS",
-    "FOLDER_FILES",
     "NAMES",
     "ROLES",
-    "STAND_INS",
     "Extractor",
     "Spec",
     "card",
@@ -24,6 +22,7 @@ __all__ = [
     "find",
     "load",
     "lpips_heads",
+    "names",
     "role",
 ]
 __getattr__ = rooms(__name__)

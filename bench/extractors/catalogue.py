@@ -1,8 +1,9 @@
 """The networks metrics look through: their names, their identities, where their weights are. Free of torch.
 
-An extractor is asked for by name (``world-vit``, ``dinov2-vitb14``) or as ``ROLE@FOLDER``, a folder in the layout of
-the role's library. Stand-ins of the miniature have names of their own, never the name of what they stand in for,
-and are loaded by the very code that loads the real ones.
+An extractor is asked for by name (``world-vit``, ``dinov2-vitb14``), as ``ROLE@FOLDER``, a folder in the layout of the
+role's library, or as ``FILE.py@name``. Networks of other packages come by name through the entry points
+``scrollbench.extractors`` (:func:`bench.registry.extractor`). Stand-ins of the miniature have names of their own, never
+the name of what they stand in for, and are loaded by the very code that loads the real ones.
 
 Nothing is downloaded here: weights that are missing raise ``PrerequisiteError`` with the command that fetches them.
 Where the files of a named extractor are, :mod:`bench.extractors.weights.manifest` says: at the commit that the manifest
@@ -16,29 +17,46 @@ from pathlib import Path
 
 from bench.errors import UsageError, near
 from bench.extractors.weights.manifest import Model, load_manifest
+from bench.registry import Wrapper, find
+from bench.registry import names as registered
 
-STAND_INS = ("dino", "clip", "inception", "lpips", "oracle", "style")  # roles the miniature has networks of its own for
-WRAPPERS = {  # the class that calls the network of a role; its source is part of the network's identity
-    "dino": "bench.extractors.timm:Timm", "clip": "bench.extractors.clip:Clip", "lpips": "bench.extractors.lpips:Lpips",
-    "inception": "bench.extractors.inception:Inception", "oracle": "bench.world.extractor:Oracle", "hps":
-    "bench.extractors.hps:Hps", "reward": "bench.extractors.image_reward:ImageReward", "pick":
-    "bench.extractors.pick_score:PickScore", "aesthetic": "bench.extractors.aesthetic:Aesthetic", "iqa":
-    "bench.extractors.aesthetic:ClipIqa", "owl": "bench.extractors.owl:Owl", "style": "bench.extractors.style:Style",
-}  # fmt: skip
-ROLES = tuple(WRAPPERS)
-FOLDER_FILES = {  # what a folder of each role must hold; a pattern stands for one file
-    "dino": ("config.json", "model.safetensors"),  # timm, written by timm.models.save_for_hf
-    "inception": ("config.json", "model.safetensors"),  # timm classifier
-    "clip": ("open_clip_config.json", "open_clip_model.safetensors"),  # open_clip
-    "lpips": ("config.json", "model.safetensors"),  # {"net": ..., "lpips": ...} and the state of lpips.LPIPS
-    "style": ("config.json", "model.safetensors"),  # an lpips folder, whose trunk is read
-    "oracle": ("model.safetensors",),
-    "hps": ("open_clip_config.json", "HPS*.pt"),  # the architecture as open_clip writes it, the official checkpoint
-    "reward": ("ImageReward.pt", "med_config.json", "vocab.txt"),  # the official files, and BERT's vocabulary
-    "pick": ("config.json", "model.safetensors"),  # transformers' CLIPModel
-    "aesthetic": ("open_clip_config.json", "open_clip_model.safetensors", "*.pth"),  # a CLIP and the head on it
-    "iqa": ("open_clip_config.json", "open_clip_model.safetensors"),  # open_clip
-    "owl": ("config.json", "model.safetensors"),  # transformers' Owlv2ForObjectDetection
+
+@dataclass(frozen=True)
+class Role:
+    """What a network is to a metric; what is asked of it stands in :mod:`bench.extractors.protocol`."""
+
+    wrapper: str  # ``module:class`` that calls it; its source is part of the network's identity
+    files: tuple[str, ...]  # what a folder must hold; a pattern stands for one file
+    full: str  # the network where a suite names none
+    miniature: str = ""  # the miniature's own, where it has one
+
+
+_CONFIGURED = ("config.json", "model.safetensors")
+_OPEN_CLIP = ("open_clip_config.json", "open_clip_model.safetensors")
+_HERE = "bench.extractors"
+ROLES = {
+    "dino": Role(f"{_HERE}.timm:Timm", _CONFIGURED, "dinov2-vitb14", "world-vit"),  # timm.models.save_for_hf
+    "clip": Role(f"{_HERE}.clip:Clip", _OPEN_CLIP, "clip-vit-b-16", "world-clip"),
+    # a folder is a timm classifier
+    "inception": Role(f"{_HERE}.inception:Inception", _CONFIGURED, "inception", "world-cnn"),
+    # {"net": ..., "lpips": ...} and the state of lpips.LPIPS
+    "lpips": Role(f"{_HERE}.lpips:Lpips", _CONFIGURED, "lpips-vgg", "world-lpips"),
+    "oracle": Role("bench.world.extractor:Oracle", ("model.safetensors",), "world-oracle", "world-oracle"),
+    "style": Role(f"{_HERE}.style:Style", _CONFIGURED, "vgg19-style", "world-style"),  # an lpips folder's trunk
+    # the architecture as open_clip writes it, the official checkpoint
+    "hps": Role(f"{_HERE}.hps:Hps", ("open_clip_config.json", "HPS*.pt"), "hps-v2.1"),
+    # the official files, and BERT's vocabulary
+    "reward": Role(
+        f"{_HERE}.image_reward:ImageReward", ("ImageReward.pt", "med_config.json", "vocab.txt"), "image-reward"
+    ),
+    "pick": Role(f"{_HERE}.pick_score:PickScore", _CONFIGURED, "pick-score"),  # transformers' CLIPModel
+    "aesthetic": Role(f"{_HERE}.aesthetic:Aesthetic", (*_OPEN_CLIP, "*.pth"), "aesthetic-v2"),  # and the head on it
+    "iqa": Role(f"{_HERE}.aesthetic:ClipIqa", _OPEN_CLIP, "clip-iqa-rn50"),
+    "owl": Role(f"{_HERE}.owl:Owl", _CONFIGURED, "owlv2-base"),  # transformers' Owlv2ForObjectDetection
+}
+DEFAULTS = {  # what a role means where a suite names no extractor
+    "miniature": {name: role.miniature for name, role in ROLES.items() if role.miniature},
+    "full": {name: role.full for name, role in ROLES.items()},
 }
 
 
@@ -140,18 +158,6 @@ NAMES: dict[str, Spec] = {
         "owl", "google/owlv2-base-patch16-ensemble", "model.safetensors", "config.json", licence="Apache-2.0"
     ),
 }  # fmt: skip
-DEFAULTS = {  # what a role means where a suite names no extractor
-    "miniature": dict(
-        zip(STAND_INS, ("world-vit", "world-clip", "world-cnn", "world-lpips", "world-oracle", "world-style"))
-    ),
-    "full": {
-        **dict(
-            zip(STAND_INS, ("dinov2-vitb14", "clip-vit-b-16", "inception", "lpips-vgg", "world-oracle", "vgg19-style"))
-        ),
-        "hps": "hps-v2.1", "reward": "image-reward", "pick": "pick-score", "aesthetic": "aesthetic-v2",
-        "iqa": "clip-iqa-rn50", "owl": "owlv2-base",
-    },
-}  # fmt: skip
 
 
 def default(role: str, tier: str) -> str:
@@ -164,19 +170,42 @@ def default(role: str, tier: str) -> str:
     return {**DEFAULTS["full"], **DEFAULTS["miniature" if tier == "miniature" else "full"]}[role]
 
 
+def names() -> list[str]:
+    """All extractors by name: this project's, then those that other packages register."""
+    return [*NAMES, *(name for name in registered("extractors") if name not in NAMES)]
+
+
+def declared(ref: str) -> Wrapper | None:
+    """The network that another package, or a file (``FILE.py@name``), declares under a name; None for all others.
+
+    Raises:
+        UsageError: it does not load, or its role is unknown.
+    """
+    file = ref.partition("@")[0].endswith(".py")
+    if not file and (ref in NAMES or ref not in registered("extractors")):
+        return None
+    wrapper: Wrapper = find("extractors", ref)
+    if wrapper.role not in ROLES:
+        raise UsageError(f"extractor {ref!r} has an unknown role {wrapper.role!r}; {near(wrapper.role, ROLES)}")
+    return wrapper
+
+
 def role(ref: str) -> str:
     """The role of an extractor by its name alone; its weights need not be here. Raises ``UsageError``."""
     head, at, _ = ref.partition("@")
     if at and head in ROLES:
         return head
+    if wrapper := declared(ref):
+        return wrapper.role
     if ref not in NAMES:
-        raise UsageError(f"unknown extractor {ref!r}; {near(ref, NAMES)}, or ROLE@FOLDER with a role of {ROLES}")
+        have = f"ROLE@FOLDER with a role of {tuple(ROLES)}, or FILE.py@name"
+        raise UsageError(f"unknown extractor {ref!r}; {near(ref, names())}, or {have}")
     return NAMES[ref].role
 
 
 def wrapper(role: str, path: Path) -> str:
     """``module:class`` that wraps a role's network; a folder of role inception is a timm classifier."""
-    return WRAPPERS["dino" if role == "inception" and path.is_dir() else role]
+    return ROLES["dino" if role == "inception" and path.is_dir() else role].wrapper
 
 
 def models(ref: str) -> list[Model]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import PrerequisiteError, UsageError
-from bench.extractors.catalogue import FOLDER_FILES, NAMES, models, role, wrapper
+from bench.extractors.catalogue import NAMES, ROLES, declared, models, role, wrapper
 from bench.extractors.weights.manifest import checkpoints, require, snapshot, state
 from bench.ids import digest, file_digest, folder_digest
+from bench.registry import Wrapper
 from bench.source import source_digest
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Found:
     model: str
     also: tuple[Path, ...] = ()  # the further files where ``path`` is a file
     variant: str = ""  # of :class:`Spec`
+    declared: Wrapper | None = None  # by another package or a file
 
     def file(self, pattern: str) -> Path:
         """The one of its files that matches a pattern."""
@@ -47,12 +50,14 @@ def find(ref: str) -> Found:
         UsageError: an unknown name, or a folder that lacks the files of its role.
         PrerequisiteError: the weights are not on this machine; the message holds the command that fetches them.
     """
+    if plug := declared(ref):
+        return _declared(plug)
     wanted, folder = role(ref), ref.partition("@")[2]
     if folder:
         path = Path(folder).expanduser()
-        there = {f: [p for p in path.glob(f) if p.is_file()] for f in FOLDER_FILES[wanted]}
+        there = {f: [p for p in path.glob(f) if p.is_file()] for f in ROLES[wanted].files}
         if missing := [f for f, files in there.items() if not files]:
-            wants = ", ".join(FOLDER_FILES[wanted])
+            wants = ", ".join(ROLES[wanted].files)
             raise UsageError(f"{path} is not a {wanted} folder: it lacks {', '.join(missing)} (expected {wants})")
         if many := [p.name for files in there.values() if len(files) > 1 for p in sorted(files)]:
             raise UsageError(f"{path} does not say which weights are meant: {', '.join(many)}; keep one of them there")
@@ -60,7 +65,7 @@ def find(ref: str) -> Found:
     spec = NAMES[ref]
     if not spec.file:
         path = WORLD / (spec.folder or ref)
-        if not all((path / f).is_file() for f in FOLDER_FILES[wanted]):
+        if not all((path / f).is_file() for f in ROLES[wanted].files):
             raise PrerequisiteError(
                 f"the weights of {ref!r} are not in {path}. They ship with the package: reinstall scrollbench, "
                 f"or train them:\n  scrollbench world train {path.name}"
@@ -74,8 +79,30 @@ def find(ref: str) -> Found:
     return Found(ref, wanted, identity, path, spec.model, tuple(also), spec.variant)
 
 
+def _declared(plug: Wrapper) -> Found:
+    """A network of another package or a file: its identity is its source, its version and its weights."""
+    path = weights_of(plug)
+    if path is not None and not path.exists():
+        raise PrerequisiteError(f"the weights of extractor {plug.name!r} are not here: expected them in {path}")
+    weights = "" if path is None else folder_digest(path) if path.is_dir() else _file(path, path.stat().st_mtime_ns)
+    identity = digest(["extractor", source_digest(plug.fn), plug.role, plug.version, weights, "", ""])
+    return Found(plug.name, plug.role, identity, path or Path(), "", declared=plug)
+
+
+def weights_of(plug: Wrapper) -> Path | None:
+    """Where a declared network's weights are: beside the file that declares it, or where it says; None: it has none."""
+    beside = Path(getattr(sys.modules.get(plug.fn.__module__), "__file__", None) or "").parent
+    return beside / Path(plug.weights).expanduser() if plug.weights else None
+
+
 def card(ref: str) -> dict[str, Any]:
     """What is known of a named extractor without loading it: role, source, licence, place, and whether it is there."""
+    if plug := declared(ref):
+        place = weights_of(plug)
+        return {
+            "name": plug.name, "role": plug.role, "source": plug.fn.__module__, "licence": plug.licence,
+            "path": str(place or ""), "present": place is None or place.exists(), "fetch": "",
+        }  # fmt: skip
     spec = NAMES[ref]
     parts = (spec, *spec.also) if spec.file else ()
     path = _place(spec) if parts else WORLD / (spec.folder or ref)

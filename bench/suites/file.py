@@ -59,7 +59,10 @@ def _anchored(spec: SuiteFile, folder: Path) -> SuiteFile:
 
     def looked(table: SuiteFile | MiniatureFile) -> dict[str, Any]:
         return {
-            "metrics": [m.model_copy(update={"ref": ref(m.ref)}) for m in table.metrics],
+            "metrics": [
+                m.model_copy(update={"ref": ref(m.ref), "extractor": ref(m.extractor) if m.extractor else None})
+                for m in table.metrics
+            ],
             "references": {n: r.model_copy(update={"path": path(r.path)}) for n, r in table.references.items()},
         }
 
