@@ -25,6 +25,7 @@ from bench.ids import digest
 from bench.syntax import Import, Module, Names, Ref, known, parse
 
 OURS = ("bench", "methods")
+MACHINERY = ("bench.source", "bench.syntax")  # no part of what it names: ``ID_VERSION`` tells of it
 ROUNDS = 4  # how far a definition's hash sees what it draws on; what lies farther is still in the digest, by itself
 
 Root = Callable[..., Any] | type | str
@@ -171,7 +172,7 @@ class _Scope:
         return there
 
     def _import(self, bound: Import, rest: Names) -> tuple[Names, list[Definition]] | None:
-        module = self.module(bound.module)
+        module = None if bound.module in MACHINERY else self.module(bound.module)
         if module is None:  # another library, or a package that is not ours
             return None
         names = (bound.name, *rest) if bound.name else rest

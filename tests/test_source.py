@@ -13,6 +13,7 @@ import pytest
 
 from bench import source, syntax
 from bench.errors import UsageError
+from bench.metrics.sample import Sample
 from bench.registry import find
 from bench.source import neighbours, source_digest
 
@@ -269,3 +270,9 @@ def test_a_package_that_shows_its_own_modules_is_followed_into_them(package: Cal
     }
     before = package(**files, house__room="def grey():\n    return 0.5")
     assert package(**files, house__room="def grey():\n    return 0.6") != before
+
+
+def test_how_identities_are_made_is_no_part_of_them() -> None:
+    files = {path.name for path, _ in source.reached(find("metrics", "sharpness").fn, Sample)}
+    assert "views.py" in files  # which draws on source_digest
+    assert files & {"source.py", "syntax.py"} == set()
