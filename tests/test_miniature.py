@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from bench.index import build, query
 from bench.plan import make_plan
+from bench.registry import find
 from bench.run import generate
 from bench.score import score
 from bench.store import Store
@@ -15,8 +19,13 @@ METHODS = {"direct", "multidiffusion", "world-truth", "world-tiled", "world-blur
 
 
 @pytest.fixture(scope="module")
-def suite() -> Suite:
-    return load_suite("miniature", {"limit": 2})
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """The embedded suite with small reference sets; all else is as it is."""
+    toml, sets = re.subn(r"count = \d+", "count = 24", Path(find("suites", "miniature")).read_text())
+    assert sets == 2
+    file = tmp_path_factory.mktemp("suite") / "miniature.toml"
+    file.write_text(toml)
+    return load_suite(file, {"limit": 2})
 
 
 @pytest.fixture(scope="module")
