@@ -37,8 +37,11 @@ def perf(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite, then lint. Extra arguments go to pytest: ``nox -s tests -- -k windows``."""
     session.install("-e", ".[test]", *PINS)
-    # One process a core, one thread each: more threads than cores make torch many times slower.
-    session.run("pytest", "-n", "auto", *session.posargs, env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+    # One process a core, one thread each: more threads than cores make torch many times slower. Worksteal leaves the
+    # tests of a file together, so that what they share is made once. Compiled modules are kept, even where Python is
+    # told not to: torch and transformers compiled again in every process would be a good part of the time.
+    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs, env=env)
     if not session.posargs:
         session.notify("lint")
 

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from tests.support.fakehub import Hub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub: no test asks the network
+if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: there is a worker a core already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files are written as ever, but not waited for: only a power cut could tell the difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(scope="session")
