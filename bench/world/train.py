@@ -113,6 +113,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    budgets: list[int] = field(default_factory=list)  # each decides the rates of its steps; more than one if prolonged
 
 
 def train(
@@ -133,7 +134,8 @@ def train(
         name: the recipe's name; part of every seed.
         work: checkpoints and the rendered bank; safe to delete, costs only time.
         out: the folder that ends up holding the weights and ``card.json``.
-        steps: budget; the recipe's own by default.
+        steps: budget; the recipe's own by default. A training that is done goes on where it is given more: its rates
+            rise again, as those of a longer training, and the card lists every budget.
         seed: decides weights, data and noise.
         report: called after every step.
         bank: training pictures; by default the full bank, rendered into ``work`` on first use.
@@ -156,8 +158,10 @@ def train(
         recipe.module.load_state_dict(saved["module"])
         for optimiser, kept in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
-        ema, state = saved["ema"], State(saved["step"], saved["seconds"], saved["losses"])
+        ema, state = saved["ema"], State(saved["step"], saved["seconds"], saved["losses"], saved["budgets"])
 
+    if state.step < total and state.budgets[-1:] != [total]:
+        state.budgets.append(total)
     key = sum(ord(c) << (8 * (i % 4)) for i, c in enumerate(name))
     recipe.module.train()
     while state.step < total:
@@ -201,6 +205,7 @@ def train(
         "name": name,
         "data": "ScrollWorld renders, squares and panoramas of the training seeds (bench.world.bank)",
         "steps": state.step,
+        **({"budgets": state.budgets} if len(state.budgets) > 1 else {}),
         "batch": recipe.batch,
         "seed": seed,
         "seconds": round(state.seconds),
@@ -223,6 +228,7 @@ def _save_checkpoint(
         {
             "module": module.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "ema": ema,
             "step": state.step, "seconds": state.seconds, "losses": state.losses,
+            "budgets": state.budgets,
         },
         temp,
     )  # fmt: skip
