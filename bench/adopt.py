@@ -11,26 +11,23 @@ import io
 import re
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from bench.environment import environment
 from bench.errors import UsageError, near
-from bench.ids import file_digest, recipe_id
-from bench.pictures import read_picture
+from bench.ids import digest, file_digest, recipe_id
+from bench.ledger import asked_id
+from bench.pictures import picture_files, read_head, read_picture
 from bench.plan import recipe_record
-from bench.records import Record, member_key
+from bench.reading import is_file, read_csv, refuse, shown
+from bench.records import Record
 from bench.store import Store
 from bench.suite import Part, Suite
 from bench.types import Prompt, Recipe
 
 COLUMNS = ("file", "prompt_id", "seed", "part")
-LOSSY = (".jpg", ".jpeg", ".webp", ".avif")
-PICTURES = (".png", ".tif", ".tiff", ".bmp", *LOSSY)
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,7 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
         )
     rows = read_manifest(manifest, folder, suite)
     problems = [p for row in rows if (p := _wrong(row))]
-    if problems:
-        raise UsageError(f"{manifest}: nothing was adopted. " + _few(problems))
+    refuse(problems, f"{manifest}: nothing was adopted.")
     ledger, run = store.ledger(), uuid.uuid4().hex[:12]
     new = 0
     for row in rows:
@@ -87,19 +83,20 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
             "suite": suite.ref, "suite_digest": suite.digest, "tier": suite.tier, "part": row.part.name, "label": label,
             "recipe_id": recipe_id(recipe), "prompt_set": f"{row.part.prompts.name}@{row.part.prompts.version}",
             "prompt_id": row.prompt.id, "seed": row.seed, "preset": None, "control": False, "optimises": [],
-            "adopted": True,
+            "adopted": True, "asked": asked_id(row.prompt), "turn": _turn(row, suite),
+            "sampler": digest(["adopted", label]),
         }  # fmt: skip
         if cell["recipe_id"] not in ledger.images:
             if not new:
                 store.append(_run(run, suite, manifest))
-            flags = ["adopted", *(["lossy-source"] if row.path.suffix.lower() in LOSSY else [])]
-            store.append({
+            flags = ["adopted", *(["lossy-source"] if read_head(row.path).lossy else [])]
+            store.append(ledger.replacing({
                 "kind": "image", **cell, "recipe": recipe_record(recipe), "run_id": run, "image_id": image_id,
                 "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, "cost": None,
-            })  # fmt: skip
+            }))  # fmt: skip
             new += 1
-        if ledger.members.get(member_key(cell), {}).get("recipe_id") != cell["recipe_id"]:
-            store.append({"kind": "member", **cell})
+        if not ledger.holds(member := {"kind": "member", **cell}):
+            store.append(ledger.replacing(member))
     return AdoptResult(label, new, len(rows) - new)
 
 
@@ -109,38 +106,29 @@ def read_manifest(manifest: Path, folder: Path, suite: Suite) -> list[Row]:
     Raises:
         UsageError: all wrong lines at once, with line and column.
     """
-    try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read manifest {manifest}: {error}") from error
-    table = csv.DictReader(io.StringIO(text, newline=""))
-    names = table.fieldnames or []
-    for column in ("file", "prompt_id"):
-        if column not in names:
-            raise UsageError(f"{manifest}: no column {column!r}; expected {', '.join(COLUMNS)}; got {', '.join(names)}")
+    table = read_csv(manifest, COLUMNS, ("file", "prompt_id"))
     rows: list[Row] = []
-    problems: list[str] = []
+    problems = list(table.problems)
     seen: dict[tuple[str, str, int], int] = {}
-    for line in table:
+    for line in table.rows:
         try:
-            row = _look_up(line, folder, suite)
+            row = _look_up(line.values, folder, suite)
         except UsageError as error:
-            problems.append(f"line {table.line_num}, {error}")
+            problems.append(f"{line.where}, {error}")
             continue
         key = (row.part.name, row.prompt.id, row.seed)
         if key in seen:
-            problems.append(f"line {table.line_num}: prompt {key[1]} seed {key[2]} is in line {seen[key]} already")
-        seen[key] = table.line_num
+            problems.append(f"{line.where}: prompt {key[1]} seed {key[2]} is in line {seen[key]} already")
+        seen[key] = line.line
         rows.append(row)
     if not rows and not problems:
-        problems.append("it has no lines below its header")
-    if problems:
-        raise UsageError(f"{manifest}: nothing was adopted. " + _few(problems))
+        problems.append(f"{manifest} has no lines below its header")
+    refuse(problems, f"{manifest}: nothing was adopted.")
     return rows
 
 
 def propose(folder: Path, suite: Suite) -> tuple[str, list[str]]:
-    """A manifest (CSV text) made by matching file names, and the files that match nothing.
+    """A manifest (CSV text) made by matching file names, and the files that match nothing or cannot be read, with why.
 
     A file answers the longest prompt id in its name; its seed is the number after ``seed``, or the last number
     that is not part of the id; its part is the one whose canvas has its size.
@@ -149,47 +137,44 @@ def propose(folder: Path, suite: Suite) -> tuple[str, list[str]]:
     out, lost = io.StringIO(), []
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES):
-        name = path.stem
+    for path in picture_files(folder):
+        name, where = path.stem, str(path.relative_to(folder))
         ids = [i for i in prompts if re.search(rf"(?<![a-z0-9]){re.escape(i)}(?![a-z0-9])", name)]
         best = max(ids, key=len, default=None)
-        part = _part_of_size(path, suite)
+        try:
+            head = read_head(path)
+        except UsageError as error:
+            lost.append(f"{where}: {error}")
+            continue
+        sizes = (p for p in suite.parts if (p.canvas.width, p.canvas.height) == (head.width, head.height))
+        part = next(sizes, None)
         if best is None or part is None:
-            lost.append(str(path.relative_to(folder)))
+            size = f"no part is {head.width}x{head.height}"
+            lost.append(f"{where}: {size if best else 'no id of a prompt is in its name'}")
             continue
         rest = name.replace(best, " ")
         told = re.search(r"seed\D?(\d+)", rest) or re.search(r"(\d+)\D*$", rest)
-        writer.writerow([path.relative_to(folder), best, told[1] if told else suite.seeds[0], part.name])
+        writer.writerow([where, best, told[1] if told else suite.seeds[0], part.name])
     return out.getvalue(), lost
 
 
-def _part_of_size(path: Path, suite: Suite) -> Part | None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            size = picture.size
-    except OSError:
-        return None
-    return next((p for p in suite.parts if (p.canvas.width, p.canvas.height) == size), None)
-
-
-def _look_up(line: dict[str, Any], folder: Path, suite: Suite) -> Row:
+def _look_up(line: Mapping[str, str], folder: Path, suite: Suite) -> Row:
     parts = {p.name: p for p in suite.parts}
-    named = (line.get("part") or "").strip() or (next(iter(parts)) if len(parts) == 1 else "")
+    named = line.get("part") or (next(iter(parts)) if len(parts) == 1 else "")
     if named not in parts:
-        raise UsageError(f"column part: suite {suite.ref} has no part {named!r}; {near(named, parts)}")
+        raise UsageError(f"column part: suite {suite.ref} has no part {shown(named)}; {near(named, parts)}")
     part = parts[named]
     prompts = {p.id: p for p in part.prompts.prompts}
-    wanted = (line["prompt_id"] or "").strip()
+    wanted = line["prompt_id"]
     if wanted not in prompts:
-        raise UsageError(f"column prompt_id: part {named} asks for no prompt {wanted!r}; {near(wanted, prompts)}")
-    seed = (line.get("seed") or "").strip() or (str(suite.seeds[0]) if len(suite.seeds) == 1 else "")
-    if not seed.isdecimal() or int(seed) not in suite.seeds:
-        raise UsageError(f"column seed: suite {suite.ref} has seeds {', '.join(map(str, suite.seeds))}, got {seed!r}")
-    path = folder / (line["file"] or "").strip()
-    if not path.is_file():
-        raise UsageError(f"column file: no file {path}")
+        raise UsageError(f"column prompt_id: part {named} asks for no prompt {shown(wanted)}; {near(wanted, prompts)}")
+    seed = line.get("seed") or (str(suite.seeds[0]) if len(suite.seeds) == 1 else "")
+    if seed not in map(str, suite.seeds):
+        known = ", ".join(map(str, suite.seeds))
+        raise UsageError(f"column seed: suite {suite.ref} has seeds {shown(known)[1:-1]}, got {shown(seed)}")
+    path = folder / line["file"]
+    if not line["file"] or not is_file(path):
+        raise UsageError(f"column file: no file {shown(str(path))[1:-1]}")
     return Row(path, prompts[wanted], int(seed), part)
 
 
@@ -197,15 +182,22 @@ def _wrong(row: Row) -> str:
     """What is wrong with a file, empty if nothing is."""
     canvas = row.part.canvas
     try:
-        rgb: np.ndarray = read_picture(row.path)
+        head = read_head(row.path)
+        if (head.width, head.height) != (canvas.width, canvas.height):
+            return (
+                f"{row.path} is {head.width}x{head.height}, part {row.part.name} is {canvas}: make it that size "
+                f"yourself, because how decides the scores"
+            )
+        read_picture(row.path)
     except UsageError as error:
         return str(error)
-    if rgb.shape[:2] != (canvas.height, canvas.width):
-        return (
-            f"{row.path} is {rgb.shape[1]}x{rgb.shape[0]}, part {row.part.name} is {canvas}: make it that size "
-            f"yourself, because how decides the scores"
-        )
     return ""
+
+
+def _turn(row: Row, suite: Suite) -> int:
+    """The place of a picture among those of its part and label."""
+    prompts = row.part.prompts.prompts
+    return suite.seeds.index(row.seed) * len(prompts) + prompts.index(row.prompt)
 
 
 def _recipe(row: Row, label: str, image_id: str) -> Recipe:
@@ -221,10 +213,3 @@ def _run(run: str, suite: Suite, manifest: Path) -> Record:
         "kind": "run", "run_id": run, "suite": suite.ref, "suite_digest": suite.digest, "status": "finished",
         "argv": sys.argv, "environment": environment({}), "manifest": file_digest(manifest),
     }  # fmt: skip
-
-
-def _few(problems: Sequence[str] | Iterable[str]) -> str:
-    """The first ten of many, and how many more."""
-    listed = list(problems)
-    more = f"; and {len(listed) - 10} more" if len(listed) > 10 else ""
-    return "; ".join(listed[:10]) + more

@@ -42,6 +42,7 @@ class Column:
     view: str | None = None
     reference: str | None = None
     seen: float | None = None  # share of the pixels that the view looked at
+    left_out: int = 0  # pictures that have this number in another way: by another source of the metric, other weights
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Line:
     wanted: int
     made: int
     failed: int
+    contested: int = 0  # of those wanted, merged records tell two stories
+    samplers: int = 1  # versions of the method among them
 
 
 @dataclass(frozen=True)
@@ -90,21 +93,23 @@ class Board:
 def boards(store: Store, suite: Suite) -> list[Board]:
     """The board of every part of a suite, with all methods that ever ran on it.
 
-    Where a number was computed twice by other means (new weights, say), the later one is shown.
+    Where a number was computed in two ways (by another source of the metric, through new weights), the column shows
+    the one that stands (table ``standing``).
 
     Raises:
         StoreError: there is no index.
     """
     where = f"where suite_digest = '{suite.digest}'"
     members = query(store, f"""
-        select part, method, control, any_value(optimises), sum(wanted)::int, sum(made)::int, sum(failed)::int
+        select part, method, control, any_value(optimises), sum(wanted)::int, sum(made)::int, sum(failed)::int,
+               sum(contested)::int, max(samplers)::int
         from coverage
         join (select suite_digest, part, method, any_value(optimises) as optimises from member group by 1, 2, 3)
         using (suite_digest, part, method) {where} group by part, method, control order by method""")[1]  # fmt: skip
     rows = query(store, f"""
         select l.part, l.method, l.metric, l.extractor, l.view, l.reference, l.params, l.value, l.n, l.missing, l.seen,
-               l.protocol
-        from leaderboard l join protocol p using (protocol) {where} order by p.last_used nulls first""")[1]  # fmt: skip
+               l.protocol, l.left_out
+        from leaderboard l {where} order by l.value is not null, l.protocol""")[1]  # fmt: skip
     labels = [m.label for m in suite.methods]
     made = []
     for part in [p.name for p in suite.parts]:
@@ -117,7 +122,7 @@ def boards(store: Store, suite: Suite) -> list[Board]:
         for column, matches in _columns(suite):
             mine = [row for row in rows if row[0] == part and matches(row)]
             if mine:
-                columns.append(replace(column, seen=mine[-1][10]))
+                columns.append(replace(column, seen=mine[-1][10], left_out=max(row[12] for row in mine)))
                 cells.update({(row[1], column.label): Cell(*row[7:10]) for row in mine})
                 sources.update({(row[1], column.label): (row[11], row[2]) for row in mine})
         made.append(Board(part, tuple(lines), tuple(columns), cells, sources))
@@ -172,12 +177,13 @@ class Row:
     line: Line
     adopted: bool  # made elsewhere
     lossy: bool  # brought in from files that had lost something already (JPEG)
+    untidy: bool = False  # its sampler left the backbone or settings changed
     spots: Mapping[str, Spot] = field(default_factory=dict)
 
     @property
     def marks(self) -> str:
-        """† descends on a metric while sampling, ‡ made elsewhere, § from lossy files."""
-        return "†" * bool(self.line.optimises) + "‡" * self.adopted + "§" * self.lossy
+        """† descends on a metric while sampling, ‡ made elsewhere, § from lossy files, ¶ left things changed."""
+        return "†" * bool(self.line.optimises) + "‡" * self.adopted + "§" * self.lossy + "¶" * self.untidy
 
 
 @dataclass(frozen=True)
@@ -195,10 +201,12 @@ def sections(store: Store, suite: Suite) -> list[Section]:
     where = f"where suite_digest = '{suite.digest}'"
     found = query(store, f"""
         select part, m.method, coalesce(bool_or(list_contains(flags, 'adopted')), false),
-               coalesce(bool_or(list_contains(flags, 'lossy-source')), false), any_value(r.backbone)
+               coalesce(bool_or(list_contains(flags, 'lossy-source')), false),
+               coalesce(bool_or(list_has_any(flags, ['changed-backbone', 'changed-settings'])), false),
+               any_value(r.backbone)
         from picture m left join recipe r using (recipe_id) {where} group by part, m.method""")[1]  # fmt: skip
-    flags: dict[tuple[str, str], tuple[bool, bool]] = {(row[0], row[1]): (row[2], row[3]) for row in found}
-    backbones = {(row[0], row[1]): row[4] for row in found}
+    flags = {(part, method): (adopted, lossy, untidy) for part, method, adopted, lossy, untidy, _ in found}
+    backbones = {(part, method): backbone for part, method, *_, backbone in found}
     uses = {m.label: m.backbone for m in suite.methods}
     made = []
     for b in boards(store, suite):
@@ -210,11 +218,8 @@ def sections(store: Store, suite: Suite) -> list[Section]:
         for backbone in sorted(groups, key=lambda g: (g == NO_BACKBONE, g != suite.backbone, g)):
             lines = groups[backbone]
             spots = {c.label: _spots(b, c, lines, values.get(c.label, {})) for c in b.columns}
-            rows = tuple(
-                Row(line, *flags[b.part, line.method],
-                    {label: of[line.method] for label, of in spots.items() if line.method in of})
-                for line in lines
-            )  # fmt: skip
+            of = {line.method: {k: s[line.method] for k, s in spots.items() if line.method in s} for line in lines}
+            rows = tuple(Row(line, *flags[b.part, line.method], of[line.method]) for line in lines)
             made.append(Section(b.part, backbone, b.columns, rows))
     return made
 

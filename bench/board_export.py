@@ -72,11 +72,39 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
         said.append("‡ made elsewhere and brought in; costs unknown")
     if any(row.lossy for row in rows):
         said.append("§ from files with lossy compression")
+    if any(row.untidy for row in rows):
+        said.append(
+            "¶ the sampler left its backbone or settings changed; both were as they should be before each picture"
+        )
     if any(spot.missing for spot in spots):
         said.append("* some pictures or scores are missing; not ranked")
+    said += _doubts(suite, found)
     for kind in ("method", "metric", "reference"):
         if absent := [u.label for u in suite.unavailable if u.kind == kind]:
             said.append(f"{kind}s the suite names that are not here: {', '.join(absent)}")
+    return said
+
+
+def _doubts(suite: Suite, found: Sequence[Section]) -> list[str]:
+    """Where the records do not say one thing, and the command after which they do."""
+    lines = [row.line for s in found for row in s.rows]
+    said = []
+    if contested := sum(line.contested for line in lines):
+        said.append(
+            f"{contested} pictures: merged records say two things of them, and one was chosen; "
+            f"`scrollbench run --suite {suite.name}` settles it"
+        )
+    if mixed := sorted({f"{line.method} ({line.samplers})" for line in lines if line.samplers > 1}):
+        said.append(
+            f"pictures of several versions of a method: {', '.join(mixed)}; `scrollbench run --suite {suite.name}` "
+            "makes them of one"
+        )
+    if others := {c.label: c.left_out for s in found for c in s.columns if c.left_out}:
+        counts = ", ".join(f"{label} ({n})" for label, n in others.items())
+        said.append(
+            "left out are scores by another source or version of the metric, other weights or another reference: "
+            f"{counts}; `scrollbench score --suite {suite.name}` scores all in one way"
+        )
     return said
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.compare import Comparison, compare
 from bench.errors import IncompleteError, UsageError
+from bench.gate_output import toml_key
 from bench.measured import labelled, measures, reseeded
+from bench.reading import MOST
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -82,6 +84,10 @@ def calibrate(
     """
     if len(suite.methods) != 1:
         raise UsageError(f"calibrate takes one method, got {[m.label for m in suite.methods]}; choose it with --method")
+    if other_seeds < 0 or max(suite.seeds) + other_seeds * APART > MOST:
+        raise UsageError(f"--other-seeds {other_seeds}: no such seeds; they are integers from 0 to 2^63 - 1")
+    if min(threads, default=1) < 1:
+        raise UsageError(f"--threads takes numbers from 1, got {min(threads)}")
     label, notes = suite.methods[0].label, []
     repetitions: dict[str, tuple[Suite, Store, int, int | None]] = {}
     for i in range(1, other_seeds + 1):
@@ -184,7 +190,7 @@ def snippet(found: Calibration) -> str:
         mine = [f for f in found.floors if f.name == name]
         floor = max(f.floor for f in mine)
         said = f"floor {floor:.3g}, {mine[0].n} prompts" if floor else "never varied: any loss counts"
-        lines.append(f"{name} = {margin:g} # {said}")
+        lines.append(f"{toml_key(name)} = {margin:g} # {said}")
     return "\n".join(lines) + "\n"
 
 

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError
+from bench.isolation import isolated, touched
 from bench.noise import Noise
+from bench.probe import Probe
 from bench.registry import Method, find
 from bench.types import Canvas, Prompt
 
@@ -118,22 +120,23 @@ def _say(name: str, ok: bool, good: str, bad: str) -> CheckResult:
 
 
 class _Trial:
-    """One method on one backbone; every run is watched for use of the global random generators."""
+    """One method on one backbone; every run is watched for what it does to the process, as the runner does."""
 
     def __init__(self, method: Method, backbone: Any) -> None:
         self.method, self.backbone = method, backbone
         side = SIDE if backbone is None else backbone.window * backbone.factor
         self.canvas = Canvas(2 * side, side)
         self.knobs = method.resolve({"steps": STEPS} if "steps" in method.params else {})
-        self.touched: set[str] = set()
+        self.drawn: set[str] = set()
+        self.settings: set[str] = set()
         self.runs = 0
 
     def run(self) -> list[CheckResult]:
         """All requirements from ``runs`` on."""
-        before = self.probe()
+        answer, probe = self.answer(), Probe(self.backbone)
         try:
             raw = self.first()
-        except Exception as error:  # whatever a plug-in does, the answer is a report
+        except (Exception, SystemExit) as error:  # whatever a plug-in does, the answer is a report
             return [CheckResult("runs", False, f"{type(error).__name__} on a canvas of {self.canvas} px: {error}")]
         evaluations = 0 if self.backbone is None else self.backbone.meter.cost().nfe
         where = f"canvas {self.canvas} px" + (f", on {self.backbone.name}" if self.backbone is not None else "")
@@ -156,19 +159,17 @@ class _Trial:
             _say("independent", np.array_equal(first, later), "of pictures made before",
                  "the picture changed after others were made: state is kept between calls")
         )  # fmt: skip
+        found.append(_say("global generators", not self.drawn, "untouched", touched(sorted(self.drawn))))
         found.append(
-            _say("global generators", not self.touched, "untouched",
-                 f"changed the global state of {', '.join(sorted(self.touched))}: draw from `noise` instead")
+            _say("settings restored", not self.settings, "as they were",
+                 f"left changed: {', '.join(sorted(self.settings))}; put back what the sampler sets")
         )  # fmt: skip
         if self.backbone is not None:
             found.append(
                 _say("metered", evaluations > 0, f"{evaluations} network evaluations",
                      "no evaluation was counted: call the network through backbone.guided or backbone.predict")
             )  # fmt: skip
-            found.append(
-                _say("backbone restored", np.array_equal(before, self.probe()), "as it was",
-                     "the network answers differently afterwards: undo what was changed in it")
-            )  # fmt: skip
+            found.append(self.restored(answer, probe))
         return [*found, self.loop(first)]
 
     def first(self) -> Any:
@@ -188,7 +189,7 @@ class _Trial:
         """One picture, as the runner would ask for it."""
         leading = (prompt, canvas or self.canvas, Noise(seed, prompt.id))
         self.runs += 1
-        with _watched(self.touched, self.runs):
+        with _watched(self.drawn, self.settings, self.runs):
             if self.backbone is None:
                 return self.method.fn(*leading, **self.knobs)
             self.backbone.meter.reset()
@@ -226,7 +227,17 @@ class _Trial:
             ),
         ]
 
-    def probe(self) -> Any:
+    def restored(self, answer: Any, probe: Probe) -> CheckResult:
+        """The network must be left as it was, in what it is made of and in what it says."""
+        changed = probe.changes()
+        if changed:
+            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+            message = f"left changed: {', '.join(changed[:5])}{more}; undo what was changed in it"
+            return CheckResult("backbone restored", False, message)
+        said = "the network answers differently afterwards: undo what was changed in it"
+        return _say("backbone restored", np.array_equal(answer, self.answer()), "as it was", said)
+
+    def answer(self) -> Any:
         """What the network says to a fixed question, None where there is nothing to ask."""
         if self.backbone is None or not hasattr(self.backbone, "guided"):
             return None
@@ -244,7 +255,7 @@ class _Trial:
             pixels = _pixels(self.call(SEA, canvas=ring))
         except ScrollBenchError as error:
             return CheckResult("loop canvas", True, f"refused: {error}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return CheckResult("loop canvas", False, f"{type(error).__name__}: {error}; refuse loops with a UsageError")
         if pixels.shape != plain.shape:
             return CheckResult("loop canvas", False, f"expected {plain.shape}, got {pixels.shape}")
@@ -257,34 +268,16 @@ def _pixels(raw: Any) -> np.ndarray:
     return np.asarray(raw.detach().cpu().double() if hasattr(raw, "detach") else raw, dtype=np.float64)
 
 
-def _global_state() -> dict[str, bytes]:
-    """What the global generators of torch, numpy and Python are about to draw."""
-    import torch
-
-    legacy: Any = np.random.get_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {
-        "torch": b"".join(state.numpy().tobytes() for state in [torch.get_rng_state(), *cuda]),
-        "numpy.random": legacy[1].tobytes() + repr(legacy[2:]).encode(),
-        "random": repr(random.getstate()).encode(),
-    }
-
-
 @contextmanager
-def _watched(touched: set[str], salt: int) -> Iterator[None]:
-    """Seed the global generators afresh for each run, note which of them it used, put the caller's state back."""
+def _watched(drawn: set[str], changed: set[str], salt: int) -> Iterator[None]:
+    """Seed the global generators afresh for each run, note what it draws from and changes, put everything back."""
     import torch
 
-    saved_numpy, saved_python = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with torch.random.fork_rng():
+    with isolated():  # the caller's own state
         torch.manual_seed(salt)
         np.random.seed(salt)  # noqa: NPY002
         random.seed(salt)
-        before = _global_state()
-        try:
+        with isolated() as traces:
             yield
-            after = _global_state()
-            touched.update(name for name in before if before[name] != after[name])
-        finally:
-            np.random.set_state(saved_numpy)  # noqa: NPY002
-            random.setstate(saved_python)
+        drawn.update(traces.drawn)
+        changed.update(traces.changed)

@@ -7,10 +7,8 @@ stands for which, in what the two differ) is in ``tables.toml`` beside the CSV f
 
 from __future__ import annotations
 
-import csv
-import math
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from bench.errors import UsageError, near
+from bench.reading import read_csv, read_toml, refuse, shown
 from bench.suite_file import _explain, _Table
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "published"
@@ -34,6 +33,7 @@ VIA = {
     "code": "printed by the released code",
     "aggregator": "taken from an aggregator's page, unverified",
 }
+NUMBER = r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?"  # as tables print them
 WORDS = ("", "OOM")  # what stands in place of a number: nothing was printed, out of memory
 AVERAGE = "average rank"  # a column made of the others, not a metric
 
@@ -258,15 +258,14 @@ def _table(ref: str, blocks: tuple[Block, ...], paper: _PaperFile, spec: _TableF
 
 
 def _read_index(file: Path) -> tuple[dict[str, _PaperFile], dict[str, _TableFile]]:
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read {file}: {error}") from error
+    data = read_toml(file)
     papers: dict[str, _PaperFile] = {}
     said: dict[str, _TableFile] = {}
     for key, value in data.items():
         try:
             if key == "papers":
+                if not isinstance(value, dict):
+                    raise UsageError(f"{file}: papers must be a table, got {shown(value)}")
                 papers = {name: _PaperFile.model_validate(paper) for name, paper in value.items()}
             else:
                 said[key] = _TableFile.model_validate(value)
@@ -279,56 +278,39 @@ def read_claims(file: Path) -> list[Claim]:
     """The rows of one CSV file.
 
     Raises:
-        UsageError: every wrong cell, as ``FILE:LINE: column COLUMN: what is wrong``.
+        UsageError: every wrong cell, as ``FILE, line LINE: column COLUMN: what is wrong``.
     """
-    try:
-        with file.open(newline="", encoding="utf-8") as f:
-            reader = csv.reader(f, strict=True)
-            head = next(reader, [])
-            if tuple(head) != COLUMNS:
-                raise UsageError(f"{file}:1: columns must be {','.join(COLUMNS)}; got {','.join(head)}")
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read {file}: {error}") from error
-    problems: list[str] = []
+    table = read_csv(file, COLUMNS, COLUMNS, trim=False)
+    if table.columns != COLUMNS:
+        raise UsageError(f"{file}, line 1: columns must be {','.join(COLUMNS)}; got {','.join(table.columns)}")
+    problems = list(table.problems)
     claims: list[Claim] = []
     cells: dict[tuple[str, ...], int] = {}
-    for line, row in rows:
-        wrong = _problems(row)
-        problems += [f"{file}:{line}: {p}" for p in wrong]
+    for row in table.rows:
+        values: dict[str, Any] = dict(row.values)
+        wrong = _problems(row.values)
+        problems += [f"{row.where}: {p}" for p in wrong]
         if wrong:
             continue
-        values: dict[str, Any] = dict(zip(COLUMNS, row))
         cell = tuple(values[c] for c in ("paper", "table", "canvas", "setting", "method", "metric"))
         if cell in cells:
-            problems.append(f"{file}:{line}: column metric: {values['metric']!r} of {values['method']!r} stands in "
+            problems.append(f"{row.where}: column metric: {values['metric']!r} of {values['method']!r} stands in "
                             f"line {cells[cell]} already")  # fmt: skip
-        cells[cell] = line
-        claims.append(Claim(**{**values, "rank": int(row[COLUMNS.index("rank")]) if values["rank"] else None}))
-    if problems:
-        raise UsageError("\n".join(problems))
+        cells[cell] = row.line
+        claims.append(Claim(**{**values, "rank": int(values["rank"]) if values["rank"] else None}))
+    refuse(problems)
     return claims
 
 
-def _problems(row: Sequence[str]) -> Iterable[str]:
+def _problems(cells: Mapping[str, str]) -> list[str]:
     """What is wrong with a row, each with its column."""
-    if len(row) != len(COLUMNS):
-        return [f"{len(row)} columns instead of {len(COLUMNS)}; cells with commas need quotes"]
-    cells = dict(zip(COLUMNS, row))
     found = [f"column {c}: empty" for c in REQUIRED if not cells[c]]
     found += [f"column {c}: spaces around {v!r}" for c, v in cells.items() if v != v.strip()]
-    if not (cells["value"] in WORDS or _is_number(cells["value"])):
-        found.append(f"column value: a number as printed, or one of {WORDS}; got {cells['value']!r}")
-    if cells["rank"] and not (cells["rank"].isdecimal() and int(cells["rank"]) > 0):
-        found.append(f"column rank: a whole number from 1 or nothing; got {cells['rank']!r}")
+    if not (cells["value"] in WORDS or re.fullmatch(NUMBER, cells["value"])):
+        found.append(f"column value: a number as printed, or one of {WORDS}; got {shown(cells['value'])}")
+    if cells["rank"] and not re.fullmatch("[1-9][0-9]{0,8}", cells["rank"]):
+        found.append(f"column rank: a whole number from 1 or nothing; got {shown(cells['rank'])}")
     for column, known in (("direction", DIRECTIONS), ("via", VIA)):
         if cells[column] and cells[column] not in known:
-            found.append(f"column {column}: {cells[column]!r}; {near(cells[column], known)}")
+            found.append(f"column {column}: {shown(cells[column])}; {near(cells[column], known)}")
     return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

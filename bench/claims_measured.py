@@ -57,19 +57,18 @@ class Bench:
         where = f"where suite_digest = '{self.suite.digest}' and tier = '{self.suite.tier}' and part = '{self.part}'"
         self.made = dict(query(self.store, f"select method, made from coverage {where}")[1])
         self.labels |= {m.casefold(): m for m in self.made}
-        rows = query(self.store, f"""
+        rows = query(
+            self.store,
+            f"""
             select l.method, l.metric, p.metric, l.extractor, l.view, l.reference, l.params, l.value, l.missing,
-                   l.protocol from leaderboard l join protocol p using (protocol) {where}
-            order by p.last_used nulls first""")[1]  # fmt: skip
-        protocols = {}
+                   l.protocol from leaderboard l join protocol p using (protocol) {where}""",
+        )[1]
         for column in dict.fromkeys(self.columns):
             matching = [row for row in rows if self._is(row, column)]
             if not matching:
                 self.no_column.setdefault(column, f"no scores in this column yet: {self._run()}")
                 continue
-            latest = matching[-1][9]
-            protocols[column] = (latest, matching[-1][1])
-            self._read(column, [row for row in matching if row[9] == latest], self._pairs(where, *protocols[column]))
+            self._read(column, matching, self._pairs(where, matching[0][9], matching[0][1]))
 
     def _run(self) -> str:
         tier = " --tier miniature" if self.suite.shrunk else ""

@@ -192,7 +192,7 @@ def adopt(
         text, lost = match(folder, chosen.suite)
         typer.echo(text, nl=False)
         for name in lost:
-            console.note(f"matches no prompt of suite {chosen.suite.ref} at its size: {name}")
+            console.note(f"left out: {name}")
         return
     if manifest is None or not label:
         raise UsageError("adopt needs --as NAME and --manifest FILE.csv; --propose prints a manifest to start from")

@@ -28,7 +28,7 @@ def compare(
     a: Annotated[str, typer.Argument(help="A method's name on the board.")],
     b: Annotated[str, typer.Argument(help="Another one, to be held against it.")],
     every: Annotated[bool, typer.Option("--all", help="Every number, not only the first of each metric.")] = False,
-    worst: Annotated[int, typer.Option("--worst", help="Prompts to name where B is worse.")] = 3,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="Prompts to name where B is worse.")] = 3,
     json: Json = False,
 ) -> None:
     """Compare two methods prompt by prompt: differences, intervals, tests, and what could not have been seen."""
@@ -76,7 +76,7 @@ def gate(
     update: Annotated[
         bool, typer.Option("--update", help="Pin the candidate as the baseline in the file and print the change.")
     ] = False,
-    worst: Annotated[int, typer.Option("--worst", help="Prompts to name for a number that did not pass.")] = 3,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="Prompts to name for a number that did not pass.")] = 3,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Append a summary to this file.")] = None,
     json: Json = False,

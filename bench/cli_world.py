@@ -10,6 +10,7 @@ import typer
 from bench import console
 from bench.console import App, Json
 from bench.errors import UsageError, near
+from bench.reading import MOST
 
 if TYPE_CHECKING:
     from bench.world.validate import Response
@@ -25,7 +26,7 @@ def render(
     caption: Annotated[str | None, typer.Option("--caption", help="A caption in ScrollWorld's words.")] = None,
     scene: Annotated[str | None, typer.Option("--scene", help="A scene as JSON.")] = None,
     width: Annotated[int, typer.Option("--width", help="Pixels; the height is 32.")] = 256,
-    seed: Annotated[int, typer.Option("--seed", help="Decides all that the caption leaves open.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Decides all that the caption leaves open.")] = 0,
     copies: Annotated[int, typer.Option("--copies", help="How often to draw the unique thing; 1 is the truth.")] = 1,
     loop: Annotated[bool, typer.Option("--loop", help="Let the left and right edges meet.")] = False,
     json: Json = False,
@@ -45,8 +46,8 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for weights and card; the package's, if empty.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Budget; the recipe's own by default.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Decides weights, data and noise.")] = 0,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Budget; the recipe's own by default.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Decides weights, data and noise.")] = 0,
     json: Json = False,
 ) -> None:
     """Train one of the miniature's networks from scratch. Seeded; the same command again resumes."""
@@ -73,8 +74,8 @@ def train(
 
 @world_app.verb("scrollbench world verify --n 40", "verify")
 def world_verify(
-    n: Annotated[int, typer.Option("--n", help="Squares to read; below 100 the numbers say little.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Which scenes.")] = 0,
+    n: Annotated[int, typer.Option("--n", min=1, help="Squares to read; below 100 the numbers say little.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Which scenes.")] = 0,
     json: Json = False,
 ) -> None:
     """Read fresh pictures back, sound and degraded, and report how well their truth and injected defects are found."""
@@ -89,8 +90,8 @@ def world_verify(
 
 @world_app.verb("scrollbench world gates --n 100")
 def gates(
-    n: Annotated[int, typer.Option("--n", help="Squares to make.")] = 400,
-    seed: Annotated[int, typer.Option("--seed", help="Which captions and noise.")] = 0,
+    n: Annotated[int, typer.Option("--n", min=1, help="Squares to make.")] = 400,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Which captions and noise.")] = 0,
     json: Json = False,
 ) -> None:
     """Ask the base model for squares and count: exactly one thing where one is asked for, none in an empty sky."""
@@ -102,8 +103,8 @@ def gates(
 
 @world_app.verb("scrollbench world validate --n 8 --defect blur")
 def validate(
-    n: Annotated[int, typer.Option("--n", help="Panoramas at every strength.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Which renders.")] = 0,
+    n: Annotated[int, typer.Option("--n", min=1, help="Panoramas at every strength.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Which renders.")] = 0,
     defect: Annotated[
         list[str] | None, typer.Option("--defect", help="Only defects whose name begins so; may be repeated.")
     ] = None,

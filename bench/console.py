@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json as jsonlib
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -117,10 +118,10 @@ def _select(
 def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    i, slash, n = text.partition("/")
-    if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+    parts = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+    if not parts or not 1 <= int(parts[1]) <= int(parts[2]):
         raise UsageError(f"--shard takes I/N with I from 1 to N, e.g. 1/4; got {text!r}")
-    return int(i), int(n)
+    return int(parts[1]), int(parts[2])
 
 
 def selection(verb: Callable[..., None], suite: str = "miniature") -> Callable[..., None]:

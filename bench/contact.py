@@ -102,7 +102,8 @@ def _strips(store: Store, suite: Suite) -> list[Strip]:
     where = f"where suite_digest = '{suite.digest}'"
     cells = query(store, f"""
         select part, prompt_id, method, arg_min(image_id, seed), arg_min(recipe_id, seed), arg_min(flags, seed),
-               (select arg_max(reason, time) from failure f where f.recipe_id = arg_min(p.recipe_id, p.seed))
+               (select arg_max(reason, printf('%09d %s', coalesce(attempt, 0), reason)) from failure f
+                where f.recipe_id = arg_min(p.recipe_id, p.seed))
         from picture p {where} group by part, prompt_id, method""")[1]  # fmt: skip
     scored = query(
         store, f"select recipe_id, name, avg(value) from observation {where} and protocol <> 'cost' group by all"

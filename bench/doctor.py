@@ -185,7 +185,7 @@ def _networks(suite: Suite) -> Iterator[Check]:
     from bench import extractors
     from bench.registry import find
     from bench.weights import state
-    from bench.weights_suite import bases, needed, seen_by
+    from bench.weights_suite import bases, needed
     from bench.weights_suite import extractors as seen
 
     models, told = needed(suite), set[str]()
@@ -197,7 +197,7 @@ def _networks(suite: Suite) -> Iterator[Check]:
         what = f"backbone {base.ref}" + (f" of {base.options['model']}" if "model" in base.options else "")
         yield _identified(what, lambda base=base: _weights_of(base), made)  # type: ignore[misc]
     for name in seen(suite):
-        made = seen_by(name)
+        made = extractors.models(name)
         told |= {m.name for m in made}
         yield _identified(f"extractor {name}", lambda name=name: extractors.find(name).digest, made)  # type: ignore[misc]
     for found in (state(m) for m in models if m.name not in told):
@@ -208,11 +208,13 @@ def _networks(suite: Suite) -> Iterator[Check]:
 def _weights_of(base: Base) -> str:
     from bench.registry import find
 
-    return str(find("backbones", base.ref).describe(**base.options).weights_digest)
+    info = find("backbones", base.ref).describe(**base.options)
+    source = getattr(info, "source", "")
+    return f"{info.weights_digest} of {source}" if source else str(info.weights_digest)
 
 
 def _identified(what: str, identify: Callable[[], object], made: list[Model]) -> Check:
-    """A network by its weights. What the manifest knows of them says better what is missing, and sees halves."""
+    """A network by its weights; of a plug-in's the manifest may know that they are here in part."""
     from bench.weights import state
 
     try:
@@ -220,6 +222,7 @@ def _identified(what: str, identify: Callable[[], object], made: list[Model]) ->
     except PrerequisiteError as error:  # the command that fetches stands on a line of its own, or in back quotes
         detail, _, fix = str(error).partition("\n")
         quoted = re.findall(r"`([^`]+)`", detail)
+        detail = detail.removesuffix(" Fetch it with:")
         check = Check(what, "missing", detail, fix.strip() or (quoted[-1] if quoted else ""))
     except ScrollBenchError as error:
         return Check(what, "missing", str(error))
@@ -229,13 +232,9 @@ def _identified(what: str, identify: Callable[[], object], made: list[Model]) ->
 
 
 def _absent(what: str, absent: list[Found]) -> Check:
-    details = []
-    for found in absent:
-        model, some = found.model, ", ".join(found.lacking[:3]) + (", ..." if len(found.lacking) > 3 else "")
-        said = "not on this machine" if found.state == "missing" else f"only in part on this machine, without {some}"
-        gated = ", gated" if model.gated else ""
-        details.append(f"{model.repository} is {said}: {model.size_gb:.3g} GB, licence {model.licence}{gated}")
-    return Check(what, "missing", "; ".join(details), " && ".join(found.fix for found in absent))
+    from bench.weights import remedy
+
+    return Check(what, "missing", "; ".join(found.complaint for found in absent), remedy(absent))
 
 
 def _memory(suite: Suite) -> Iterator[Check]:

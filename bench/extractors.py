@@ -5,6 +5,7 @@ the role's library. Stand-ins of the miniature have names of their own, never th
 and are loaded by the very code that loads the real ones.
 
 Nothing is downloaded here: weights that are missing raise ``PrerequisiteError`` with the command that fetches them.
+Where the files of a named extractor are, :mod:`bench.weights` says: at the commit that the manifest pins.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ import numpy as np
 
 from bench.errors import PrerequisiteError, UsageError, near
 from bench.ids import digest, file_digest, folder_digest
+from bench.source import source_digest
+from bench.weights import Model, checkpoints, load_manifest, require, snapshot, state
 
-EXTRACTOR_VERSION = "1"  # bump when preprocessing or the layer that is read changes
 WORLD = Path(__file__).resolve().parent / "world" / "weights"
 STAND_INS = ("dino", "clip", "inception", "lpips", "oracle", "style")  # roles the miniature has networks of its own for
-ROLES = (*STAND_INS, "hps", "reward", "pick", "aesthetic", "iqa", "owl")
+WRAPPERS = {  # the class that calls the network of a role; its source is part of the network's identity
+    "dino": "bench.networks:Timm", "clip": "bench.networks:Clip", "lpips": "bench.networks_lpips:Lpips",
+    "inception": "bench.networks:Inception", "oracle": "bench.networks:Oracle", "hps": "bench.networks_hps:Hps",
+    "reward": "bench.networks_reward:ImageReward", "pick": "bench.networks_reward:PickScore",
+    "aesthetic": "bench.networks_aesthetic:Aesthetic", "iqa": "bench.networks_aesthetic:ClipIqa",
+    "owl": "bench.networks_owl:Owl", "style": "bench.networks_style:Style",
+}  # fmt: skip
+ROLES = tuple(WRAPPERS)
 FOLDER_FILES = {  # what a folder of each role must hold; a pattern stands for one file
     "dino": ("config.json", "model.safetensors"),  # timm, written by timm.models.save_for_hf
     "inception": ("config.json", "model.safetensors"),  # timm classifier
@@ -180,7 +189,7 @@ DEFAULTS = {  # what a role means where a suite names no extractor
 
 @dataclass(frozen=True)
 class Found:
-    """An extractor whose weights are here. ``digest`` is its identity: version, architecture and weights."""
+    """An extractor whose weights are here. ``digest`` is its identity: source, architecture and weights."""
 
     name: str
     role: str
@@ -232,7 +241,7 @@ def find(ref: str) -> Found:
             raise UsageError(f"{path} is not a {wanted} folder: it lacks {', '.join(missing)} (expected {wants})")
         if many := [p.name for files in there.values() if len(files) > 1 for p in sorted(files)]:
             raise UsageError(f"{path} does not say which weights are meant: {', '.join(many)}; keep one of them there")
-        return Found(path.name, wanted, _identity(wanted, "", folder_digest(path)), path, "")
+        return Found(path.name, wanted, _identity(wanted, path, folder_digest(path)), path, "")
     spec = NAMES[ref]
     if not spec.file:
         path = WORLD / (spec.folder or ref)
@@ -241,18 +250,12 @@ def find(ref: str) -> Found:
                 f"the weights of {ref!r} are not in {path}. They ship with the package: reinstall scrollbench, "
                 f"or train them:\n  scrollbench world train {path.name}"
             )
-        return Found(ref, wanted, _identity(wanted, "", folder_digest(path)), path, "")
-    parts = (spec, *spec.also)
-    path, *also = (_place(s)[0] for s in parts)
-    absent = [s for s, p in zip(parts, (path, *also)) if not p.is_file()]
-    if absent:
-        where = ", ".join(str(_place(s)[0]) for s in absent)
-        raise PrerequisiteError(
-            f"the weights of {ref!r} are not on this machine ({where}). Fetch them:\n  {_command(absent)}"
-        )
+        return Found(ref, wanted, _identity(wanted, path, folder_digest(path)), path, "")
+    require(*models(ref))
+    path, *also = (_place(s) for s in (spec, *spec.also))
     files = [_file(p, p.stat().st_mtime_ns) for p in (path, *also)]
     weights = digest(files) if also else files[0]
-    identity = _identity(wanted, spec.model, weights, spec.variant)
+    identity = _identity(wanted, path, weights, spec.model, spec.variant)
     return Found(ref, wanted, identity, path, spec.model, tuple(also), spec.variant)
 
 
@@ -268,22 +271,29 @@ def card(ref: str) -> dict[str, Any]:
     """What is known of a named extractor without loading it: role, source, licence, place, and whether it is there."""
     spec = NAMES[ref]
     parts = (spec, *spec.also) if spec.file else ()
-    paths = [_place(s)[0] for s in parts] or [WORLD / (spec.folder or ref)]
-    path = paths[0]
+    path = _place(spec) if parts else WORLD / (spec.folder or ref)
     known = path / "card.json"
     written = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+    found = [state(model) for model in models(ref)]
     return {
         "name": ref, "role": spec.role, "source": spec.repo or spec.url or "ships with the package",
         "licence": spec.licence or written.get("licence", ""), "path": str(path),
-        "present": all(p.exists() for p in paths), "fetch": _command(parts) if parts else "",
+        "present": all(f.state == "present" for f in found) if parts else path.exists(),
+        "fetch": f"scrollbench weights fetch {' '.join(f.model.name for f in found)}" if parts else "",
     }  # fmt: skip
 
 
-def _identity(wanted: str, model: str, weights: str, variant: str = "") -> str:
+def _identity(wanted: str, path: Path, weights: str, model: str = "", variant: str = "") -> str:
     heads = ""
     if wanted == "lpips" and model:  # the linear heads are part of what is measured
         heads = file_digest(lpips_heads(model))
-    return digest(["extractor", EXTRACTOR_VERSION, wanted, model, weights, heads, *([variant] if variant else [])])
+    source = source_digest(wrapper(wanted, path))
+    return digest(["extractor", source, wanted, model, weights, heads, variant])
+
+
+def wrapper(role: str, path: Path) -> str:
+    """``module:class`` that wraps a role's network; a folder of role inception is a timm classifier."""
+    return WRAPPERS["dino" if role == "inception" and path.is_dir() else role]
 
 
 def lpips_heads(net: str) -> Path:
@@ -296,22 +306,22 @@ def lpips_heads(net: str) -> Path:
     return Path(package.origin).parent / "weights" / "v0.1" / f"{net}.pth"
 
 
-def _place(spec: Spec) -> tuple[Path, str]:
-    """Where the weights file of a real extractor is or would be, and the model of the manifest it belongs to."""
-    from bench.weights import checkpoints, load_manifest
+def models(ref: str) -> list[Model]:
+    """The manifest's models that a named extractor is made of, its own first; those of its name where it lists none.
 
-    source = spec.repo or spec.url
-    model = next((m.name for m in load_manifest().values() if m.repository == source and spec.file in m.files), "")
-    if not spec.repo:
-        return checkpoints() / spec.file, model
-    from huggingface_hub import try_to_load_from_cache
+    Empty for what ships with the package, and for folders.
+    """
+    manifest, spec = load_manifest(), NAMES.get(ref)
+    if spec is None or not spec.file:
+        return [manifest[ref]] if ref in manifest else []
+    parts = [(s.repo or s.url, s.file) for s in (spec, *spec.also)]
+    found = [m for source, file in parts for m in manifest.values() if m.repository == source and file in m.files]
+    return list({m.name: m for m in found}.values())
 
-    found = try_to_load_from_cache(spec.repo, spec.file)  # looks at the disk only
-    return (Path(found) if isinstance(found, str) else Path(spec.repo) / spec.file), model
 
-
-def _command(parts: Sequence[Spec]) -> str:
-    return "scrollbench weights fetch " + " ".join(dict.fromkeys(_place(s)[1] for s in parts))
+def _place(spec: Spec) -> Path:
+    """Where the weights file of a real extractor is or would be."""
+    return (snapshot(spec.repo) if spec.repo else checkpoints()) / spec.file
 
 
 @cache

@@ -8,7 +8,7 @@ as a fused kernel; workspaces of libraries and the allocator's fragmentation com
 
 from __future__ import annotations
 
-import tomllib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
 from bench.natives import drawn
 from bench.noise import Noise
 from bench.plan import network_id
+from bench.reading import read_toml
 from bench.registry import find
 from bench.suite import MethodUse, Part, Suite
 from bench.types import Prompt
@@ -81,7 +82,7 @@ class Forecast:
 
 def gpus() -> dict[str, Gpu]:
     """The GPUs known by name."""
-    table = tomllib.loads((Path(__file__).parent / "gpus.toml").read_text(encoding="utf-8"))
+    table = read_toml(Path(__file__).parent / "gpus.toml")
     return {name: Gpu(name, **row) for name, row in table.items()}
 
 
@@ -138,6 +139,8 @@ def sheet(rows: list[Forecast], gpu: str = MEASURED, price: float | None = None)
         price: dollars an hour, instead of the table's.
     """
     chosen = gpus().get(gpu)
+    if price is not None and not 0 <= price < math.inf:
+        raise UsageError(f"--price takes dollars an hour, from 0; got {price}")
     rate = price if price is not None else chosen.price if chosen else None
     return [_line(r, chosen, rate) for r in rows]
 
@@ -255,8 +258,9 @@ def measured_rates(rows: list[Forecast], suite: Suite, store: Store | None) -> d
     taken: dict[tuple[str, str], list[float]] = {}
     images: Mapping[str, Any] = store.ledger().images if store is not None else {}
     for record in images.values():
-        if record["suite"] == suite.ref and record["cost"]["nfe"]:
-            taken.setdefault((record["part"], record["label"]), []).append(sum(record["cost"]["seconds"].values()))
+        cost = record["cost"] or {}  # of pictures made elsewhere there is none
+        if record["suite"] == suite.ref and cost.get("nfe") and None not in cost["seconds"].values():
+            taken.setdefault((record["part"], record["label"]), []).append(sum(cost["seconds"].values()))
     found: dict[str, list[float]] = {}
     for row in rows:
         seconds = taken.get((row.part, row.method))

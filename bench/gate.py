@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from bench.compare import Comparison, Report, compare
 from bench.errors import UsageError
-from bench.gate_pin import Pin, read_toml
-from bench.measured import Side, labelled, latest_protocol, measures, pinned, sampler_digest, text
+from bench.gate_pin import Pin, margins_in
+from bench.measured import Side, labelled, measures, pinned, sampler_digest, standing_protocol, text
+from bench.reading import read_toml
 from bench.stats import bounds, prompts_to_decide
 from bench.stats_sets import BLOCKS
 from bench.suite import with_methods
@@ -172,10 +173,7 @@ def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:
         UsageError: there are none, with the command that measures them; an unreadable file.
     """
     if file is not None:
-        table = read_toml(file).get("gate", {}).get("margins", {})
-        if not all(isinstance(v, int | float) and v >= 0 for v in table.values()):
-            raise UsageError(f"{file}: gate.margins holds a margin >= 0 for each number, got {table}")
-        found = {name: float(v) for name, v in table.items()}
+        found = margins_in(read_toml(file), file, "gate", "margins")
     else:
         found = {} if suite.shrunk else dict(suite.spec.gate.margins)  # a full suite's are not for stand-ins
     if not found:
@@ -239,15 +237,15 @@ def _places(report: Report, c: Comparison, worst: int) -> tuple[Place, ...]:
 
 def _curves(side: Side, c: Comparison, prompts: list[str]) -> dict[str, dict[int, float]]:
     from bench.index import query
+    from bench.tables import MATCH
 
-    protocol = latest_protocol(side.store, c.measure) if c.measure.use else None
+    protocol = standing_protocol(side, c.measure) if c.measure.use else None
     if protocol is None or not side.sql:
         return {}
     rows = query(side.store, f"""
         with cell as ({side.sql})
-        select c.prompt_id, s."index", avg(s.value) from score s
-        join cell c on s.image_id = c.image_id and coalesce(s.prompt_id = c.prompt_id, true)
-        where c.part = {text(c.part)} and c.prompt_id in ({", ".join(map(text, prompts))}) and s."index" is not null
+        select p.prompt_id, s."index", avg(s.value) from score s join cell p on {MATCH}
+        where p.part = {text(c.part)} and p.prompt_id in ({", ".join(map(text, prompts))}) and s."index" is not null
               and s.protocol = {text(protocol["protocol"])} and s.name = {text(c.measure.value)} and s.value is not null
         group by all""")[1]  # fmt: skip
     found: dict[str, dict[int, float]] = {}

@@ -146,16 +146,17 @@ def _xml(text: str) -> str:
 
 def toml(table: Mapping[str, Any], path: str = "") -> str:
     """A nested mapping as TOML, in its order, plain values before tables."""
-    plain = [f"{_key(k)} = {_value(v)}" for k, v in table.items() if not isinstance(v, Mapping) and v is not None]
+    plain = [f"{toml_key(k)} = {_value(v)}" for k, v in table.items() if not isinstance(v, Mapping) and v is not None]
     text = "\n".join(plain) + ("\n" if plain else "")
     for name, inner in table.items():
         if isinstance(inner, Mapping):
-            where = f"{path}.{_key(name)}" if path else _key(name)
+            where = f"{path}.{toml_key(name)}" if path else toml_key(name)
             text += f"\n[{where}]\n{toml(inner, where)}"
     return text
 
 
-def _key(name: str) -> str:
+def toml_key(name: str) -> str:
+    """A name as a key of TOML, in quotes where it needs them."""
     bare = name and all(c.isascii() and (c.isalnum() or c in "-_") for c in name)
     return name if bare else _value(name)
 

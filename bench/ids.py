@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,7 @@ from bench.types import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
-ID_VERSION = 1  # bump when any rule below changes; old ids then no longer match, on purpose
+ID_VERSION = 2  # bump when any rule below changes; old ids then no longer match, on purpose
 LENGTH = 24  # hex digits kept of a sha256
 
 
@@ -64,53 +62,34 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()[:LENGTH]
 
 
-def folder_digest(folder: Path) -> str:
-    """Digest of a weights folder: relative names and contents; cards and dot files do not count."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name != "card.json")
-    return digest([[p.relative_to(folder).as_posix(), file_digest(p)] for p in files])
+# What in a folder of weights decides nothing: cards, licences and pictures; weights in forms that no loader here reads.
+_BESIDE = re.compile(
+    r"card\.json|(readme|licen[sc]e|notice|copying)([ ._-].*)?|.*\.(md|rst|pdf|png|jpe?g|gif|webp|svg|mp4)"
+    r"|.*\.(bin|bin\.index\.json|h5|msgpack|onnx|onnx_data|ot|ckpt|gguf)"
+    r"|(model|diffusion_pytorch_model)\.(?!safetensors).+\.safetensors"  # variants: model.fp16.safetensors
+    r"|(model|diffusion_pytorch_model)\.safetensors\.index\..+\.json"
+)
 
 
-def source_digest(function: Callable[..., Any]) -> str:
-    """Digest of the source a function is made of: its module's file and the sibling modules that file imports.
+def folder_digest(folder: Path, parts: Iterable[str] = ("",), of: Callable[[Path], str] = file_digest) -> str:
+    """Digest of a folder of weights: names and contents of all that decides what a network computes.
 
-    Siblings are modules of the same package (``methods``, say), followed recursively through the import statements,
-    so the digest does not depend on what happens to be loaded. Line endings do not count, nor do the files' names and
-    places.
+    What stands behind a dot (``.cache``, ``.gitattributes``), cards, licences and pictures do not count, nor do pickles
+    of other tools and variants such as ``model.fp16.safetensors``, which nothing here loads. Everything else does:
+    weights, configs, tokenizers. A snapshot in the hub's cache, whose files are links, and a copy of it are equal.
+
+    Args:
+        folder: where the files are.
+        parts: the sub-folders that count; all of it by default.
+        of: digest of one file.
     """
-    top = function.__module__.rpartition(".")[0] or function.__module__
-    sources: dict[str, str] = {}
-
-    def visit(name: str) -> None:
-        path = _source_file(name)
-        if name in sources or path is None:
-            return
-        sources[name] = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for sibling in _imports(sources[name], package):
-            if sibling == top or sibling.startswith(top + "."):
-                visit(sibling)
-
-    visit(function.__module__)
-    return digest(sorted(sources.values()))
+    return digest([[p.relative_to(folder).as_posix(), of(p)] for p in deciding_files(folder, parts)])
 
 
-def _source_file(module: str) -> Path | None:
-    """The Python file of a module, whether or not it is loaded; None where there is none."""
-    loaded = sys.modules.get(module)
-    try:
-        file = loaded.__file__ if loaded else getattr(importlib.util.find_spec(module), "origin", None)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return Path(file) if file and file.endswith(".py") else None
-
-
-def _imports(source: str, package: str) -> Iterator[str]:
-    """Every module an import statement may mean; ``from a import b`` is a and, if there is such a module, a.b."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parent = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
-            base = ".".join(part for part in (parent, node.module) if part)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+def deciding_files(folder: Path, parts: Iterable[str] = ("",)) -> list[Path]:
+    """The files below sub-folders that :func:`folder_digest` looks at, in its order."""
+    there = {p: p.relative_to(folder) for part in parts for p in (folder / part).rglob("*") if p.is_file()}
+    return sorted(
+        p for p, name in there.items()
+        if not any(n.startswith(".") for n in name.parts) and not _BESIDE.fullmatch(name.name.lower())
+    )  # fmt: skip

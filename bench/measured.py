@@ -20,17 +20,18 @@ from bench import views
 from bench.board import network_name
 from bench.errors import IncompleteError, StoreError, UsageError, near
 from bench.features import Features
-from bench.ids import digest
 from bench.index import query
+from bench.plan import SAMPLER
+from bench.plan import sampler_digest as sampler_digest
 from bench.scoring import reference
 from bench.suite_file import default_label
+from bench.tables import MATCH
 
 if TYPE_CHECKING:
     from bench.stats import Array
     from bench.store import Store
     from bench.suite import MetricUse, Suite
 
-SAMPLER = ("method", "method_version", "method_source", "params", "backbone", "backbone_source", "weights", "precision")
 COSTS = {"nfe": "evaluations", "peak_bytes": "bytes"}  # seconds are compared by bench.speed alone
 Key = tuple[str, int]  # prompt id, seed
 
@@ -103,6 +104,7 @@ class Side:
     """One of the two that are compared.
 
     Attributes:
+        suite_digest: what it is measured on.
         name: how it was asked for.
         sampler: the ``SAMPLER`` fields; empty where nothing was ever planned.
         cells: (part, prompt id, seed) -> cell.
@@ -110,6 +112,7 @@ class Side:
     """
 
     store: Store
+    suite_digest: str
     name: str
     sampler: Mapping[str, Any]
     cells: Mapping[tuple[str, str, int], Cell]
@@ -131,12 +134,6 @@ class Side:
         return {(part, prompt_id): image_id for _, part, prompt_id, image_id in sorted(made, reverse=True)}
 
 
-def sampler_digest(fields: Mapping[str, Any]) -> str:
-    """Identity of a sampler: the digest of its ``SAMPLER`` fields; knobs of no value (None) do not count."""
-    params = {k: v for k, v in (fields.get("params") or {}).items() if v is not None}
-    return digest(["sampler", {**{name: fields.get(name) for name in SAMPLER}, "params": params}])
-
-
 def labelled(store: Store, suite: Suite, label: str) -> Side:
     """What the records hold of a label of the suite's board.
 
@@ -145,7 +142,8 @@ def labelled(store: Store, suite: Suite, label: str) -> Side:
         IncompleteError: its pictures are of two versions of a sampler.
     """
     where = f"suite_digest = {text(suite.digest)} and method = {text(label)}"
-    sql = f"""select part, prompt_id, seed, recipe_id, image_id, {", ".join(COSTS)} from picture where {where}"""
+    sql = f"""select part, prompt_id, seed, recipe_id, image_id, {", ".join(COSTS)}, asked, turn
+        from picture where {where}"""
     found = _samplers(store, f"where recipe_id in (select recipe_id from member where {where})")
     if not found:
         known = query(store, f"select distinct method from member where suite_digest = {text(suite.digest)}")[1]
@@ -159,22 +157,26 @@ def labelled(store: Store, suite: Suite, label: str) -> Side:
             f"the pictures of {label!r} are of {len(found)} versions of it; `scrollbench generate --suite {suite.name} "
             f"--method {label}` makes them of one"
         )
-    return Side(store, label, found[0], _cells(store, sql), sql)
+    return Side(store, suite.digest, label, found[0], _cells(store, sql), sql)
 
 
 def pinned(store: Store, suite: Suite, name: str, wanted: str) -> Side:
     """What the records hold of a sampler by its digest, whatever label it had. No cells where they hold nothing."""
     matching = [s for s in _samplers(store, "") if sampler_digest(s) == wanted]
     if not matching:
-        return Side(store, name, {}, {}, "")
+        return Side(store, suite.digest, name, {}, {}, "")
     fields = {**matching[0], "params": matching[0]["said"]}
     same = " and ".join(f"r.{f} is not distinct from {text(fields[f])}" for f in SAMPLER)
-    sql = f"""select p.part, r.prompt_id, r.seed, r.recipe_id, i.image_id, {", ".join(f"i.{c}" for c in COSTS)}
+    sql = f"""select p.part, r.prompt_id, r.seed, r.recipe_id, i.image_id, {", ".join(f"i.{c}" for c in COSTS)},
+               m.asked, m.turn
         from recipe r join part p on p.width = r.width and p.height = r.height and p.loop = r.loop
-        left join image i using (recipe_id) where p.suite_digest = {text(suite.digest)} and {same}"""
+        left join image i using (recipe_id)
+        left join (select distinct suite_digest, part, prompt_id, seed, asked, turn from member) m
+            on m.suite_digest = p.suite_digest and m.part = p.part and m.prompt_id = r.prompt_id and m.seed = r.seed
+        where p.suite_digest = {text(suite.digest)} and {same}"""
     asked = {(p.name, q.id) for p in suite.parts for q in p.prompts.prompts}
     cells = {key: c for key, c in _cells(store, sql).items() if key[:2] in asked and c.seed in suite.seeds}
-    return Side(store, name, matching[0], cells, sql)
+    return Side(store, suite.digest, name, matching[0], cells, sql)
 
 
 def reseeded(side: Side, offset: int) -> Side:
@@ -207,24 +209,24 @@ Values = dict[str, dict[tuple[str, str, int], float | None]]  # measure -> cell 
 def values(side: Side, wanted: Sequence[Measure]) -> Values:
     """One number a picture for each image measure and cost; a curve along the panorama counts by its mean.
 
-    Cells without a score under the measure's latest protocol are absent: missing is not undefined.
+    Cells without a score under the protocol that stands are absent: missing is not undefined.
     """
     found: Values = {m.name: {} for m in wanted if not m.of_set}
     chosen = {}
     for m in wanted:
         if m.use is None:
             found[m.name] = {k: c.costs[m.value] for k, c in side.cells.items() if c.image_id is not None}
-        elif not m.of_set and (protocol := latest_protocol(side.store, m)):
+        elif not m.of_set and (protocol := standing_protocol(side, m)):
             chosen[protocol["protocol"], m.value] = m.name
     if not chosen or not side.cells:
         return found
     pairs = ", ".join(f"({text(p)}, {text(n)})" for p, n in chosen)
     rows = query(side.store, f"""
         with cell as ({side.sql})
-        select c.part, c.prompt_id, c.seed, s.protocol, s.name,
+        select p.part, p.prompt_id, p.seed, s.protocol, s.name,
                case when count(*) filter (s."index" is null) > 0 then max(s.value) filter (s."index" is null)
                     when count(s.value) = count(*) then avg(s.value) end
-        from score s join cell c on s.image_id = c.image_id and coalesce(s.prompt_id = c.prompt_id, true)
+        from score s join cell p on {MATCH}
         where (s.protocol, s.name) in ({pairs}) group by all""")[1]  # fmt: skip
     for part, prompt_id, seed, protocol, name, value in rows:
         if (part, prompt_id, seed) in side.cells:
@@ -232,17 +234,21 @@ def values(side: Side, wanted: Sequence[Measure]) -> Values:
     return found
 
 
-def latest_protocol(store: Store, measure: Measure) -> dict[str, Any] | None:
-    """The protocol under which a measure was last computed: a row of the table ``protocol``, or None."""
+def standing_protocol(side: Side, measure: Measure) -> dict[str, Any] | None:
+    """The protocol by which a measure stands on the suite's board: a row of the table ``protocol``, or None."""
     use = measure.use
     assert use is not None
     same = {"metric": use.metric.name, "extractor": network_name(use.extractor), "view": use.view,
             "reference": use.reference}  # fmt: skip
     where = " and ".join(f"{k} is not distinct from {text(v)}" for k, v in same.items())
-    columns, rows = query(store, f"select * from protocol where {where} order by last_used nulls first")
+    columns, rows = query(
+        side.store,
+        f"""
+        select p.*, s.pictures from protocol p join standing s using (protocol)
+        where s.shown and s.suite_digest = {text(side.suite_digest)} and {where} order by s.pictures desc, protocol""",
+    )
     found = [dict(zip(columns, row)) for row in rows]
-    fitting = [p for p in found if json.loads(p["params"] or "{}") == dict(use.params)]
-    return fitting[-1] if fitting else None
+    return next((p for p in found if json.loads(p["params"] or "{}") == dict(use.params)), None)
 
 
 # -- features
@@ -257,7 +263,7 @@ class SetReader:
     def __init__(self, suite: Suite, side: Side, measure: Measure, caches: dict[Path, Features]) -> None:
         store = side.store
         self.suite, self.side, self.measure = suite, side, measure
-        self.protocol = latest_protocol(store, measure)
+        self.protocol = standing_protocol(side, measure)
         if self.protocol is None:
             raise StoreError(f"{measure.name} is not scored yet; `scrollbench score --suite {suite.name}` does it")
         fresh = (self.protocol["extractor"], self.protocol["extractor_digest"])

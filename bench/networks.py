@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,27 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bench.errors import UsageError
-from bench.extractors import Extractor, Found
+from bench.extractors import Extractor, Found, wrapper
+from bench.weights import offline
 
 BATCH = 32
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def build(found: Found, device: str = "cpu") -> Extractor:
-    """Load a located extractor on a device."""
-    from bench.networks_aesthetic import Aesthetic, ClipIqa
-    from bench.networks_hps import Hps
-    from bench.networks_lpips import Lpips
-    from bench.networks_owl import Owl
-    from bench.networks_reward import ImageReward, PickScore
-    from bench.networks_style import Style
+    """Load a located extractor on a device, from its own files: a config that names a repository is not followed.
 
-    inception = Inception if found.path.is_file() else Timm
-    kinds: dict[str, Any] = {
-        "dino": Timm, "clip": Clip, "lpips": Lpips, "inception": inception, "oracle": Oracle, "hps": Hps,
-        "reward": ImageReward, "pick": PickScore, "aesthetic": Aesthetic, "iqa": ClipIqa, "owl": Owl,
-        "style": Style,
-    }  # fmt: skip
-    with _quiet(), torch.random.fork_rng(devices=[]):  # some constructors draw weights before reading them
-        made: Extractor = kinds[found.role](found, device)
+    Raises:
+        UsageError: files that are torn, of another architecture, or not all that is needed.
+    """
+    module, _, name = wrapper(found.role, found.path).partition(":")
+    kind = getattr(import_module(module), name)
+    try:
+        # some constructors draw weights before reading them
+        with _quiet(), offline(), torch.random.fork_rng(devices=[]):
+            made: Extractor = kind(found, device)
+    except OSError as error:
+        raise UsageError(f"extractor {found.name!r} does not load from its own files: {error}") from error
     return made
 
 

@@ -28,7 +28,8 @@ def style_distances(stages: Sequence[nn.Module], crops: Sequence[np.ndarray], dt
     Args:
         stages: networks applied one after the other; what each returns is a layer to compare.
         crops: uint8 (h, w, 3) of one size.
-        dtype: of the network; Gram matrices and sums are float64 whatever it is.
+        dtype: of the network. Whatever it is, pixels are scaled to [0, 1] in float32, Gram matrices and sums are
+            float64.
 
     Returns:
         (n, n) float64, symmetric, zero diagonal.
@@ -38,7 +39,8 @@ def style_distances(stages: Sequence[nn.Module], crops: Sequence[np.ndarray], dt
     grams: list[list[Tensor]] = []
     for crop in crops:  # one at a time: features are large, Gram matrices small
         pixels = torch.from_numpy(np.array(crop)).to(device)
-        h = (pixels.permute(2, 0, 1)[None].to(dtype) / 255 - mean) / std
+        scaled = pixels.permute(2, 0, 1)[None].float() / 255  # float32 whatever follows, as the released script has it
+        h = (scaled.to(dtype) - mean) / std
         grams.append([])
         for stage in stages:
             h = stage(h)

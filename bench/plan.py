@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from bench.errors import PrerequisiteError, UsageError, near
-from bench.ids import digest, recipe_id, source_digest
+from bench.ids import digest, recipe_id
+from bench.ledger import Ledger, asked_id
 from bench.natives import drawn
-from bench.records import Ledger, Record
+from bench.noise import Noise
+from bench.records import Record
 from bench.registry import FAMILIES, find
+from bench.source import source_digest
 from bench.store import Store
 from bench.suite import MethodUse, Part, Suite
 from bench.types import Prompt, Recipe
 
+# What decides a sampler's pictures, apart from the question asked.
+SAMPLER = ("method", "method_version", "method_source", "params", "backbone", "backbone_source", "weights", "precision")
+TO_RGB = "bench.run:to_rgb"  # every picture goes through it
 ATTEMPTS = 3  # failures after which a recipe is left alone until something about it changes
 
 
@@ -29,6 +35,9 @@ class Job:
     prompt: Prompt
     part: Part
     use: MethodUse
+    turn: int  # its place among the pictures of its part and method
+    asked: str  # identity of what the prompt asks for
+    sampler: str  # identity of what answers it
 
     @cached_property
     def recipe_id(self) -> str:
@@ -47,6 +56,7 @@ class Job:
             "part": self.part.name, "label": self.use.label, "recipe_id": self.recipe_id,
             "prompt_set": self.prompt_set, "prompt_id": self.prompt.id, "seed": self.recipe.seed,
             "preset": self.use.preset, "control": self.use.control, "optimises": list(self.use.method.optimises),
+            "asked": self.asked, "turn": self.turn, "sampler": self.sampler,
         }  # fmt: skip
 
 
@@ -75,6 +85,7 @@ class Plan:
         jobs, done, quarantined: wanted, split into what is to do, what is there, and what failed too often.
         attempts: recipe id -> failures so far.
         blocked: what must be fetched before it can be planned; the rest goes on without.
+        sources: weights digest -> where those weights are from; provenance for the record of a run.
     """
 
     suite: Suite
@@ -85,6 +96,7 @@ class Plan:
     quarantined: tuple[Job, ...]
     attempts: Mapping[str, int]
     blocked: tuple[Blocked, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -103,7 +115,7 @@ def make_plan(
         UsageError: a method that cannot run on its backbone, wrong knobs, a shard out of range.
         StoreError: damaged records.
     """
-    cells, blocked = _cells(drawn(suite) if natives else (suite,))
+    cells, blocked, sources = _cells(drawn(suite) if natives else (suite,))
     if shard is not None:
         i, n = shard
         if not 1 <= i <= n:
@@ -123,7 +135,7 @@ def make_plan(
             continue
         attempts[job.recipe_id] = ledger.attempts(job.recipe_id)
         (given_up if attempts[job.recipe_id] >= ATTEMPTS and not retry else jobs).append(job)
-    return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts, blocked)
+    return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts, blocked, sources)
 
 
 def _network(job: Job) -> tuple[str, ...]:
@@ -133,33 +145,46 @@ def _network(job: Job) -> tuple[str, ...]:
 
 
 def _has(job: Job, ledger: Ledger, store: Store) -> bool:
-    record = ledger.images.get(job.recipe_id)
-    return record is not None and store.has_image(record["image_id"])
+    return any(store.has_image(r["image_id"]) for r in ledger.heads("image", (job.recipe_id,)))
 
 
-def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...]]:
+def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...], dict[str, str]]:
     known: dict[str, _Backbone] = {}
     cells: list[Job] = []
     blocked: list[Blocked] = []
+    sources: dict[str, str] = {}
     for suite, use in ((s, u) for s in suites for u in s.methods):
         backbone = known.setdefault(network_id(use), _Backbone(use))
         try:
             identity: dict[str, Any] = {
                 "method": use.method.name, "method_version": use.method.version,
-                "method_source": source_digest(use.method.fn), "params": use.params, **backbone.identity(use, suite),
+                "method_source": source_digest(use.method.fn, Noise, TO_RGB), "params": use.params,
+                **backbone.identity(use, suite),
             }  # fmt: skip
         except PrerequisiteError as error:
             for part in suite.parts:
                 pictures = len(part.prompts.prompts) * len(suite.seeds)
                 blocked.append(Blocked(part.name, use.label, str(use.backbone), pictures, str(error)))
             continue
+        if not use.control and (source := getattr(backbone.info, "source", "")):
+            sources[backbone.info.weights_digest] = source
+        # of controls too, whose precision is a recipe's own
+        sampler = sampler_digest({"precision": "fp32", **identity})
         for part in suite.parts:
-            for seed in suite.seeds:
-                for p in part.prompts.prompts:
+            prompts = part.prompts.prompts
+            asked = [asked_id(p) for p in prompts]
+            for s, seed in enumerate(suite.seeds):
+                for i, p in enumerate(prompts):
                     truth = digest(dict(p.attributes)) if use.control else None
                     recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
-                    cells.append(Job(suite, recipe, p, part, use))
-    return tuple(cells), tuple(blocked)
+                    cells.append(Job(suite, recipe, p, part, use, s * len(prompts) + i, asked[i], sampler))
+    return tuple(cells), tuple(blocked), sources
+
+
+def sampler_digest(fields: Mapping[str, Any]) -> str:
+    """Identity of a sampler: the digest of its ``SAMPLER`` fields; knobs of no value (None) do not count."""
+    params = {k: v for k, v in (fields.get("params") or {}).items() if v is not None}
+    return digest(["sampler", {**{name: fields.get(name) for name in SAMPLER}, "params": params}])
 
 
 def network_id(use: MethodUse) -> str:

@@ -1,13 +1,12 @@
-"""Bring in somebody's list of prompts (``.txt``, ``.csv``, ``.jsonl``, ``.json``) as a set: prompts.jsonl and a card.
+"""Bring in somebody's list of prompts (``.txt``, ``.csv``, ``.tsv``, ``.jsonl``, ``.json``) as a set.
 
-A list is taken whole or not at all: all rows that are empty, repeated or unreadable are named, with line and field.
+A set is prompts.jsonl and a card. A list is taken whole or not at all: all rows that are empty, repeated or unreadable
+are named, with line and field.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -15,7 +14,6 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -24,19 +22,13 @@ from bench.errors import UsageError, near
 from bench.prompt_card import toml_value, update_card
 from bench.prompt_words import FUNCTION_WORDS, normalised, words
 from bench.prompts import KNOWN_FIELDS, ROOT, PromptSet, check_row, load_prompts, roots
+from bench.reading import Row, almost, decode, lines_of, parse_json, problems_of, read_bytes, read_csv, refuse, shown
 
+KINDS = (".txt", ".csv", ".tsv", ".jsonl", ".json")
 TEXT_FIELDS = ("text", "prompt", "caption")  # where the text is looked for, unless --field text=NAME says it
 FIELDS = ("id", "text", "negative", *KNOWN_FIELDS)
 SLUG_WORDS, SLUG_LENGTH = 4, 40
-SHOWN = 10  # faults named in one error
-
-
-@dataclass(frozen=True)
-class Row:
-    """One entry of a list and where it stands: ``words.csv, line 7``."""
-
-    where: str
-    values: Mapping[str, Any]
+CELLS = ("counts", "scene")  # fields that no cell of a table can hold
 
 
 def adopt(
@@ -52,10 +44,10 @@ def adopt(
 ) -> PromptSet:
     """Write ``root/NAME/VERSION/{prompts.jsonl,card.toml}`` from a list, and load it.
 
-    ``.txt`` has a prompt a line; ``.csv`` a head and rows; ``.jsonl`` an object or a string a line; ``.json`` a list of
-    them, or an object of captions by key (MAD's GPT1k.json: "0" to "999"), in the order of the file. The text is
-    in the field ``text``, ``prompt`` or ``caption``; fields of ours that the list has under the same name come along.
-    Ids are slugs of the first words that mean something, unless ``fields`` names an id.
+    ``.txt`` has a prompt a line; ``.csv`` and ``.tsv`` a head and rows; ``.jsonl`` an object or a string a line;
+    ``.json`` a list of them, or an object of captions by key (MAD's GPT1k.json: "0" to "999"), in the order of the
+    file. The text is in the field ``text``, ``prompt`` or ``caption``; fields of ours that the list has under the same
+    name come along. Ids are slugs of the first words that mean something, unless ``fields`` names an id.
 
     Args:
         root: where sets live; the last of :func:`bench.prompts.roots` by default.
@@ -79,14 +71,16 @@ def adopt(
             raise UsageError(
                 f"{place / name / version} exists already and sets are not overwritten; give another name or --version"
             )
-    content = _bytes(file)
-    rows = list(_rows(file, _decoded(file, content)))
-    lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in _taken(file, rows, dict(fields or {})))
+    content, faults = read_bytes(file), list[str]()
+    rows = list(_rows(file, decode(content, file), faults))
+    taken = _taken(file, rows, dict(fields or {}), faults)
+    lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in taken)
     card = {
         "title": title or name, "licence": licence, "language": language,
         "made": f"Adopted from {file.name} by scrollbench prompts adopt",
     }  # fmt: skip
     source = {"file": file.name, "sha256": hashlib.sha256(content).hexdigest(), "prompts": len(rows)}
+    refuse([f"{k} {wrong}" for k, wrong in problems_of({**card, **source})], f"nothing of {file} was adopted:")
     head = [f"{k} = {toml_value(v)}" for k, v in card.items()]
     head += ["", "[source]", *(f"{k} = {toml_value(v)}" for k, v in source.items())]
     top.mkdir(parents=True, exist_ok=True)
@@ -124,9 +118,8 @@ def slug(text: str, taken: Collection[str] = ()) -> str:
 # -- from rows to prompts
 
 
-def _taken(file: Path, rows: list[Row], fields: dict[str, str]) -> list[dict[str, Any]]:
-    """The rows as prompts. Raises ``UsageError`` with everything that is wrong with them."""
-    faults: list[str] = []
+def _taken(file: Path, rows: list[Row], fields: dict[str, str], faults: list[str]) -> list[dict[str, Any]]:
+    """The rows as prompts. Raises ``UsageError`` with everything that is wrong with them, after the faults so far."""
     seen: dict[str, str] = {}
     made: list[tuple[Row, dict[str, Any]]] = []
     for row in rows:
@@ -150,9 +143,7 @@ def _taken(file: Path, rows: list[Row], fields: dict[str, str]) -> list[dict[str
         ids.add(prompt["id"])
         given.add(prompt["id"])
         prompts.append(prompt)
-    if faults:
-        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        raise UsageError("\n  ".join([f"nothing of {file} was adopted:", *faults[:SHOWN], *more]))
+    refuse(faults, f"nothing of {file} was adopted:")
     if not prompts:
         raise UsageError(f"{file} holds no prompts")
     return prompts
@@ -163,6 +154,10 @@ def _prompt(row: Row, fields: dict[str, str]) -> dict[str, Any]:
     for theirs in fields.values():
         if theirs not in row.values:
             raise UsageError(f"{row.where}: no field {theirs!r}; {near(theirs, row.values)}")
+    for name in row.values:
+        if name not in fields.values() and (meant := almost(name, _known(fields))):
+            ours = "text" if meant in TEXT_FIELDS else meant
+            raise UsageError(f"{row.where}: field {name!r} is not {meant!r}; say what it is: --field {ours}={name}")
     names = {f: f for f in FIELDS if f in row.values and f != "id"} | fields
     if "text" not in fields:
         found = [f for f in TEXT_FIELDS if f in row.values]
@@ -173,90 +168,62 @@ def _prompt(row: Row, fields: dict[str, str]) -> dict[str, Any]:
         names["text"] = found[0]
     prompt = {ours: values[theirs] for ours, theirs in names.items() if theirs in values}
     check_row({"id": "given later", "text": row.values[names["text"]], **prompt}, row.where)
-    for field, value in prompt.items():
-        if isinstance(value, str) and (bad := [c for c in value if _unreadable(c)]):
-            raise UsageError(f"{row.where}: field {field!r} holds the unreadable character U+{ord(bad[0]):04X}")
+    refuse([f"{row.where}: field {path!r} {wrong}" for path, wrong in problems_of(prompt)])
     prompt["text"] = prompt["text"].strip()
     prompt |= {f: values.get(names[f]) for f in ("time", "unique") if f in row.values or f in fields}
     return {f: prompt[f] for f in FIELDS if f in prompt}
 
 
-def _unreadable(character: str) -> bool:
-    """Control characters, halves of surrogate pairs, and what a failed decoding leaves behind."""
-    return character == "\ufffd" or (unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\r\n")
-
-
 # -- from a file to rows
 
 
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+def _rows(file: Path, text: str, faults: list[str]) -> Iterator[Row]:
+    """The entries of a list; what is wrong with others goes to ``faults``."""
+    kind = file.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        yield from _table(file, text, "\t" if kind == ".tsv" else ",", faults)
+    elif kind == ".txt":
+        for number, line in enumerate(lines_of(text), 1):
+            yield Row(f"{file}, line {number}", number, {"text": line})
+    elif kind == ".jsonl":
+        yield from _json_lines(file, text, faults)
+    elif kind == ".json":
+        yield from _json(file, text, faults)
+    else:
+        raise UsageError(f"{file}: expected a file ending in {', '.join(KINDS)}")
 
 
-def _decoded(file: Path, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        bad = content[error.start : error.start + 4].hex(" ")
-        raise UsageError(f"{file}, line {line}: field 'text' is not UTF-8 (bytes {bad})") from error
+def _table(file: Path, text: str, delimiter: str, faults: list[str]) -> Iterator[Row]:
+    table = read_csv(file, content=text, delimiter=delimiter, breaks=True)
+    faults += table.problems
+    for row in table.rows:
+        yield Row(row.where, row.line, {k: v for k, v in row.values.items() if k not in CELLS})
 
 
-def _rows(file: Path, text: str) -> Iterator[Row]:
-    readers = {".txt": _txt, ".csv": _csv, ".jsonl": _jsonl, ".json": _json}
-    if file.suffix.lower() not in readers:
-        raise UsageError(f"{file}: expected a file ending in {', '.join(readers)}")
-    return readers[file.suffix.lower()](file, text)
+def _known(fields: Mapping[str, str]) -> set[str]:
+    """Names that mean a field of ours in a list: an id is only taken where it is named."""
+    return {*FIELDS, *TEXT_FIELDS} - {"id"} - set(fields)
 
 
-def _txt(file: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(_lines(text), 1):
-        yield Row(f"{file}, line {number}", {"text": line})
-
-
-def _lines(text: str) -> list[str]:
-    """Lines, by their ends on any system; empty ones at the end do not count."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n ").split("\n")
-
-
-def _csv(file: Path, text: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            where = f"{file}, line {reader.line_num}"
-            if None in row or None in row.values():
-                wanted = ", ".join(reader.fieldnames or ())
-                raise UsageError(f"{where}: expected the fields {wanted}, got more or fewer")
-            yield Row(where, {k: v for k, v in row.items() if k not in ("counts", "scene")})  # these are no cells
-    except csv.Error as error:
-        raise UsageError(f"{file}, line {reader.reader.line_num}: not CSV: {error}") from error
-
-
-def _jsonl(file: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(_lines(text), 1):
+def _json_lines(file: Path, text: str, faults: list[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines_of(text), 1):
         where = f"{file}, line {number}"
         try:
-            value = json.loads(line, object_pairs_hook=_unrepeated)
-        except ValueError as error:
-            raise UsageError(f"{where}: not JSON: {error}; expected one object or string a line") from error
-        yield Row(where, _fields_of(value, where))
+            yield Row(where, number, _fields_of(parse_json(line, file, number), where))
+        except UsageError as error:
+            faults.append(str(error))
 
 
-def _json(file: Path, text: str) -> Iterator[Row]:
-    try:
-        data = json.loads(text, object_pairs_hook=_unrepeated)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from error
-    except ValueError as error:
-        raise UsageError(f"{file}: {error}") from error
+def _json(file: Path, text: str, faults: list[str]) -> Iterator[Row]:
+    data = parse_json(text, file)
     if not isinstance(data, list | dict):
         raise UsageError(f"{file}: expected a list or an object of captions, got {type(data).__name__}")
     for key, value in data.items() if isinstance(data, dict) else enumerate(data):
         where = f"{file}, {'key' if isinstance(data, dict) else 'item'} {key!r}"
-        yield Row(where, _fields_of(value, where))
+        try:
+            yield Row(where, 0, _fields_of(value, where))
+        except UsageError as error:
+            faults.append(str(error))
 
 
 def _fields_of(value: Any, where: str) -> dict[str, Any]:
@@ -264,13 +231,4 @@ def _fields_of(value: Any, where: str) -> dict[str, Any]:
         return value
     if isinstance(value, str):
         return {"text": value}
-    raise UsageError(f"{where}: field 'text' must be a string, or the entry an object, got {value!r}")
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"key {key!r} stands there twice")
-        found[key] = value
-    return found
+    raise UsageError(f"{where}: field 'text' must be a string, or the entry an object, got {shown(value)}")

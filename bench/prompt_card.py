@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from bench.level import choose_level, hash_order
 from bench.prompt_stats import shares, statistics, subtheme
 from bench.prompt_tokens import count_tokens
 from bench.prompts import read_card, read_prompts
+from bench.reading import parse_toml, read_text
 from bench.types import Prompt
 
 COMPUTED = ("counts", "statistics", "splits")
@@ -44,9 +44,9 @@ def update_card(
         "statistics": statistics(prompts, count_tokens([p.text for p in prompts], tokenizers)),
         "splits": splits,
     }
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before = read_text(path) if path.exists() else ""
     after = "\n".join([*_by_hand(before), NOTE, *_tables(computed)]).lstrip() + "\n"
-    if _parsed(after) != {**{k: v for k, v in card.items() if k not in COMPUTED}, **_full(computed)}:
+    if _parsed(after, path) != {**{k: v for k, v in card.items() if k not in COMPUTED}, **_full(computed)}:
         raise UsageError(
             f"{path}: cannot be rewritten without changing what is written by hand. Expected [counts], [statistics] "
             "and [splits] as plain tables, and no line that looks like a table's head inside a text"
@@ -121,10 +121,10 @@ def toml_value(value: Any) -> str:
     return text.replace("\x7f", "\\u007f")
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+        return parse_toml(text, path)
+    except UsageError:
         return {}
 
 

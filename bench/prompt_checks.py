@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bench.prompt_near import Pair, latent_semantic, same_direction, shared_word
 from bench.prompt_stats import subtheme
 from bench.prompt_tokens import Tokens
 from bench.prompt_words import FUNCTION_WORDS, ngrams, normalised, plural, skeleton, stands_in, states, words
+from bench.reading import read_toml, shown
 from bench.types import Prompt
 
 OF_TEMPLATES = ("near-words", "near-embedding", "openings", "phrases", "skeletons", "vocabulary")
@@ -254,19 +254,30 @@ def banned_words(s: Subject, file: Path | None) -> Result:
 
 
 def _banned(file: Path) -> list[dict[str, Any]]:
-    try:
-        groups: list[dict[str, Any]] = tomllib.loads(file.read_text(encoding="utf-8"))["group"]
-        for g in groups:
-            level = g.setdefault("level", "error")
-            if level not in LEVELS:
-                raise ValueError(f"level {level!r} is none of {', '.join(LEVELS)}")
-            spaced = (re.escape(w).replace(r"\ ", r"\s+") for w in sorted(g.get("words", ()), key=len, reverse=True))
-            listed = [re.compile(rf"(?<!\w)(?:{'|'.join(spaced)})(?!\w)", re.IGNORECASE)] if g.get("words") else []
-            g["regexes"] = listed + [re.compile(r) for r in g.get("patterns", ())]
-            g["reason"] = str(g["reason"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, ValueError, TypeError, re.error) as error:
-        raise UsageError(f"{file}: expected [[group]] tables with reason, level, words, patterns: {error}") from error
-    return groups
+    groups = read_toml(file).get("group")
+    if not isinstance(groups, list) or not groups:
+        raise UsageError(f"{file}: expected [[group]] tables with reason, level, words, patterns")
+    return [_group(g, f"{file}: group[{i}]") for i, g in enumerate(groups)]
+
+
+def _group(group: Any, where: str) -> dict[str, Any]:
+    if not isinstance(group, dict) or not isinstance(group.get("reason"), str):
+        raise UsageError(f"{where}: expected a table with a reason, got {shown(group)}")
+    level = group.get("level", "error")
+    if level not in LEVELS:
+        raise UsageError(f"{where}.level: {shown(level)} is none of {', '.join(LEVELS)}")
+    for key in ("words", "patterns"):
+        listed = group.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(w, str) and w for w in listed):
+            raise UsageError(f"{where}.{key}: must be a list of words, got {shown(listed)}")
+    spaced = [re.escape(w).replace(r"\ ", r"\s+") for w in sorted(group.get("words", ()), key=len, reverse=True)]
+    regexes = [re.compile(rf"(?<!\w)(?:{'|'.join(spaced)})(?!\w)", re.IGNORECASE)] if spaced else []
+    for i, pattern in enumerate(group.get("patterns", ())):
+        try:
+            regexes.append(re.compile(pattern))
+        except (re.error, OverflowError, RecursionError) as error:
+            raise UsageError(f"{where}.patterns[{i}]: no regular expression: {error}") from error
+    return {"reason": group["reason"], "level": level, "regexes": regexes}
 
 
 # -- helpers

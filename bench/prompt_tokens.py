@@ -139,13 +139,10 @@ def _file(kind: str, place: Path) -> Path:
 
 
 def _cached(kind: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
+    from bench.weights import snapshot
 
-    for repo, name in _CACHED[kind]:
-        found = try_to_load_from_cache(repo, name)  # looks at the disk only
-        if isinstance(found, str):
-            return Path(found)
-    return None
+    places = (snapshot(repo) / name for repo, name in _CACHED[kind])
+    return next((file for file in places if file.is_file()), None)
 
 
 def _estimate_bert(text: str, clip: int) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,19 @@ from typing import Any
 
 from bench.errors import UsageError, near
 from bench.ids import digest
+from bench.reading import (
+    MOST,
+    almost,
+    expanded,
+    is_file,
+    lines_of,
+    parse_json,
+    read_text,
+    read_toml,
+    refuse,
+    shown,
+    unreadable,
+)  # fmt: skip
 from bench.types import Prompt
 
 ROOT = Path(__file__).resolve().parent.parent / "prompts"
@@ -46,6 +58,12 @@ class PromptSet:
         """Identity of what is asked: ids, texts and attributes, not the card's prose."""
         return digest([[p.id, p.text, p.negative, dict(p.attributes)] for p in self.prompts])
 
+    def place(self, prompt_id: str) -> str:
+        """Where a prompt is written, for errors: ``mine.jsonl, line 3``."""
+        lines = lines_of(read_text(self.file)) if self.file else []
+        at = (n for n, line in enumerate(lines, 1) if line.strip() and json.loads(line)["id"] == prompt_id)
+        return f"{self.file}, line {next(at)}" if self.file else f"{self.ref}, prompt {prompt_id!r}"
+
 
 def roots(root: Path = ROOT) -> tuple[Path, ...]:
     """Folders that may hold sets: ``root`` first, then those of ``SCROLLBENCH_PROMPTS`` (separated like ``PATH``)."""
@@ -66,29 +84,27 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     ``theme``, ``subtheme``, ``style``, ``layout`` (non-empty strings), ``time`` and ``unique`` (the same, or null),
     ``counts`` (an object of integers from 1), ``scene`` (an object). Other fields are kept as they are.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read prompt file {path}: {error}") from error
     prompts: list[Prompt] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
+    problems: list[str] = []
+    for number, line in enumerate(lines_of(read_text(path, "prompt file")), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            said = f"not JSON ({error.msg} at column {error.colno}); expected one object a line"
-            raise UsageError(f"{where}: {said}") from error
-        if not isinstance(row, dict):
-            raise UsageError(f"{where}: expected an object with 'id' and 'text', got {type(row).__name__}")
-        check_row(row, where)
+            row = parse_json(line, path, number)
+            if not isinstance(row, dict):
+                raise UsageError(f"{where}: expected an object with 'id' and 'text', got {type(row).__name__}")
+            check_row(row, where)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
         if row["id"] in seen:
-            raise UsageError(f"{where}: duplicate id {row['id']!r}, first used in line {seen[row['id']]}")
+            problems.append(f"{where}: duplicate id {row['id']!r}, first used in line {seen[row['id']]}")
         seen[row["id"]] = number
         rest = {k: v for k, v in row.items() if k not in ("id", "text", "negative")}
-        prompts.append(Prompt(row["id"], row["text"], row.get("negative", ""), MappingProxyType(rest)))
+        prompts.append(Prompt(row["id"], row["text"], row.get("negative", ""), rest))
+    refuse(problems)
     if not prompts:
         raise UsageError(f"{path}: holds no prompts")
     return tuple(prompts)
@@ -99,10 +115,14 @@ def check_row(row: Mapping[str, Any], where: str) -> None:
 
     def expect(field: str, right: bool, wanted: str) -> None:
         if not right:
-            raise UsageError(f"{where}: field {field!r} must be {wanted}, got {row.get(field)!r}")
+            raise UsageError(f"{where}: field {field!r} must be {wanted}, got {shown(row.get(field))}")
 
+    for name in row:
+        if meant := almost(name, ("id", "text", "negative", *KNOWN_FIELDS)):
+            raise UsageError(f"{where}: field {name!r} is not {meant!r}; write it so, or give it another name")
     for field in ("id", "text", *(f for f in WORD_FIELDS if f in row)):
         expect(field, _is_word(row.get(field)), "a non-empty string")
+    expect("id", not re.search(r"[\t\r\n]", row["id"]), "on one line")
     for field in ("negative", "world"):
         expect(field, isinstance(row.get(field, ""), str), "a string")
     for field in ("time", "unique"):
@@ -117,11 +137,13 @@ def _is_word(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
+    return type(value) is int and 1 <= value <= MOST
 
 
 def load_prompts(ref: str, root: Path = ROOT) -> PromptSet:
     """Load ``name@version[:selection]`` or a path (see the module's text). Raises ``UsageError``."""
+    if bad := unreadable(ref):
+        raise UsageError(f"prompt set {ref!r} holds {bad}")
     base, _, selection = ref.partition(":")
     if base.endswith(".jsonl") or "/" in base or base in (".", ".."):
         name, version, file = _at_path(base)
@@ -138,10 +160,10 @@ def load_prompts(ref: str, root: Path = ROOT) -> PromptSet:
 
 def _at_path(base: str) -> tuple[str, str, Path]:
     """Name, version and file of a ``.jsonl`` file or of a folder NAME/VERSION that holds prompts.jsonl."""
-    path = Path(base).expanduser()
+    path = expanded(base)
     if base.endswith(".jsonl"):
         return path.stem, "", path
-    if not (path / "prompts.jsonl").is_file():
+    if not is_file(path / "prompts.jsonl"):
         raise UsageError(f"{path} holds no prompts.jsonl; expected such a folder, a .jsonl file, or name@version")
     folder = path.resolve()
     return folder.parent.name, folder.name, path / "prompts.jsonl"
@@ -150,11 +172,18 @@ def _at_path(base: str) -> tuple[str, str, Path]:
 def _in_roots(base: str, root: Path) -> tuple[str, str, Path]:
     name, _, version = base.partition("@")
     for folder in roots(root) if name else ():
-        versions = sorted((p.parent.name for p in (folder / name).glob("*/prompts.jsonl")), key=_natural)
+        versions = sorted(_versions(folder / name), key=_natural)
         found = version or (versions[-1] if versions else "")
         if found in versions:
             return name, found, folder / name / found / "prompts.jsonl"
     raise UsageError(f"unknown prompt set {base!r}; {near(base, available(root))}")
+
+
+def _versions(folder: Path) -> list[str]:
+    try:
+        return [p.parent.name for p in folder.glob("*/prompts.jsonl")]
+    except OSError:  # a name longer than any folder's
+        return []
 
 
 def _natural(version: str) -> list[tuple[int, str]]:
@@ -163,12 +192,27 @@ def _natural(version: str) -> list[tuple[int, str]]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a set, empty where there is none. Raises ``UsageError`` if it is not TOML."""
+    """The card of a set, empty where there is none. Raises ``UsageError`` if it is not TOML, or has a wrong table."""
     path = folder / "card.toml"
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}") from error
+    if not path.exists():
+        return {}
+    card = read_toml(path)
+    splits, sizes = card.get("splits", {}), card.get("splits_wanted", [])
+    problems = []
+    if not (isinstance(splits, dict) and all(_are_words(ids) for ids in splits.values())):
+        problems.append(f"{path}: splits must be a table of lists of prompt ids, got {shown(splits)}")
+    if not (isinstance(sizes, list) and all(map(_is_count, sizes))):
+        problems.append(f"{path}: splits_wanted must be a list of integers from 1, got {shown(sizes)}")
+    if not isinstance(card.get("lint", {}), dict):
+        problems.append(f"{path}: [lint] must be a table, got {shown(card['lint'])}")
+    if not isinstance(card.get("language", "en"), str):
+        problems.append(f"{path}: language must be a text such as 'en', got {shown(card['language'])}")
+    refuse(problems)
+    return card
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_word, value))
 
 
 def spread(prompts: tuple[Prompt, ...], n: int) -> tuple[Prompt, ...]:
@@ -189,8 +233,8 @@ def _select(
         if missing:
             raise UsageError(f"{ref}: split names unknown prompt ids, first {missing[0]!r}")
         return tuple(left[i] for i in splits[step] if i in left)
-    if step.isdecimal():
-        return spread(prompts, int(step))
+    if re.fullmatch("[0-9]+", step):
+        return spread(prompts, int(step.lstrip("0")[:18] or "0"))  # 18 digits are more than any set has
     if "=" not in step:
         hint = near(step, splits)
         raise UsageError(f"{ref}: unknown selection {step!r}; expected a number, key=value or a split: {hint}")

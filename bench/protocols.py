@@ -8,7 +8,6 @@ the paper's columns that cannot be had here.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from bench.errors import UsageError, near
+from bench.reading import is_file, read_toml, shown
 from bench.suite_file import MetricFile, ReferenceFile, _explain, _Table
 
 FOLDER = Path(__file__).with_suffix("")
@@ -69,12 +69,10 @@ def load_protocol(name: str | Path) -> Protocol:
             assumes a field it does not give, or names a reference that the file does not define.
     """
     file = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
-    if file.parent == FOLDER and not file.is_file():
-        raise UsageError(f"unknown protocol {name!r}; {near(str(name), protocols())}")
+    if file.parent == FOLDER and not is_file(file):
+        raise UsageError(f"unknown protocol {shown(name)}; {near(str(name), protocols())}")
     try:
-        spec = _ProtocolFile.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read protocol {file}: {error}") from error
+        spec = _ProtocolFile.model_validate(read_toml(file, "protocol"))
     except ValidationError as error:
         raise UsageError("\n".join(f"{file}: {_explain(e)}" for e in error.errors())) from error
     _check(spec, file)

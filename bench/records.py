@@ -1,44 +1,48 @@
-"""What happened, as append-only segments of JSON lines, and the tables that are looked things up in.
+"""What happened, as append-only segments of JSON lines.
 
     records/<utc>-<pid>-<random>.jsonl      one writer each; lines are never changed
 
-A record has ``v``, ``kind``, ``time`` and the fields of its kind. A line without its newline is the trace of a
-crash in mid-write and does not count. Any other line that cannot be read is damage, and an error. Segments of other
-machines or labs are merged by copying the files.
+A line is ``{"id":"<24 hex digits>",`` and the rest, and the id is the sha256 of the rest: a changed bit is found on
+reading. A record has ``id``, ``v``, ``kind``, ``time`` and the fields of its kind. Its time is provenance and decides
+nothing; a record that changes the word on something names the ids it ``replaces`` (:mod:`bench.ledger`).
+
+A line without its newline is the trace of a crash in mid-write and does not count. Any other line that does not match
+its id is damage, and an error. A sound line that says what no leaderboard could hold (:mod:`bench.record_check`) is
+set aside with a warning. Segments of other machines or labs are merged by copying the files, in any order and under any
+names; a record that is there twice is one.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
+import hashlib
 import io
 import json
-import math
 import os
 import threading
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.commit import commit_point, sync_folder, write_file, writing
-from bench.errors import StoreError
+from bench.errors import StoreError, UsageError
+from bench.record_check import cleaned, problem
 
-VERSION = 1
+VERSION = 2  # 1 had no id: what it says is under identities of an older scheme
 REPAIR = "`scrollbench store verify --repair` sets it aside and keeps everything else"
+LENGTH = 24  # hex digits of an id
+
+_HEAD = b'{"id":"'
+_REST = len(_HEAD) + LENGTH + 2  # where the rest of a line begins, after the id's quote and comma
+_OLD = b'{"v":1,'
 
 Record = dict[str, Any]
-
-# Fields a record of a kind cannot be used without. Unknown kinds are kept and passed on.
-FIELDS: dict[str, tuple[str, ...]] = {
-    "run": ("run_id", "status"),
-    "member": ("suite", "suite_digest", "part", "label", "recipe_id", "prompt_id", "seed"),
-    "image": ("recipe_id", "recipe", "image_id"),
-    "failure": ("recipe_id", "recipe", "reason"),
-    "score": ("key", "image_id", "metric", "values"),
-    "set_score": ("key", "suite_digest", "part", "label", "metric", "values"),
-}
 
 
 class Journal:
@@ -56,19 +60,19 @@ class Journal:
         self._path = folder
 
     def append(self, record: Mapping[str, Any]) -> Record:
-        """Add a record; when this returns, it is on disk. Numbers that are not finite are written as null.
+        """Add a record; when this returns, it is on disk.
+
+        Provenance (messages, command lines, environments, costs) is cleaned where it holds what cannot be kept.
 
         Returns:
-            The record as it will be read: with version and time.
+            The record as it will be read: with id, version and time.
 
         Raises:
+            UsageError: anything else that could not be read back or put on a leaderboard, by its field.
             StoreError: it could not be written; nothing of it stays.
         """
         now = datetime.now(UTC)
-        stamped = {"v": VERSION, "time": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **record}
-        line = (json.dumps(_plain(stamped), separators=(",", ":"), ensure_ascii=True, allow_nan=False) + "\n").encode()
-        made: Record = json.loads(line)
-        check(made)
+        made, line = stamped({"time": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **record})
         with self._lock:
             if self._pid != os.getpid():  # first record, or first after a fork
                 self._begin(now, len(line))
@@ -97,36 +101,49 @@ class Journal:
             raise
 
 
+def stamped(record: Mapping[str, Any]) -> tuple[Record, bytes]:
+    """A record with its version and id, and the line it is kept as. ``time`` and ``kind`` must be there.
+
+    Raises:
+        UsageError: what :func:`bench.record_check.problem` finds wrong with it.
+    """
+    made = cleaned(_plain({"v": VERSION, **{k: v for k, v in record.items() if k != "id"}}))
+    if why := problem(made):
+        raise UsageError(f"a record of kind {made.get('kind')!r} cannot be kept: {why}")
+    rest = json.dumps(made, separators=(",", ":"), ensure_ascii=True, allow_nan=False)[1:].encode()
+    name = _digest(rest)
+    return {"id": name, **made}, _HEAD + name.encode() + b'",' + rest + b"\n"
+
+
+def _digest(rest: bytes) -> str:
+    return hashlib.sha256(rest).hexdigest()[:LENGTH]
+
+
 def _plain(value: Any) -> Any:
-    """JSON values: mappings and tuples become objects and lists, non-finite numbers null (missing is missing)."""
+    """What is like a value of JSON becomes one: mappings, tuples, numbers and texts of classes of their own."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def check(record: Any) -> Record:
-    """The record itself if it is one. Raises ``ValueError`` saying what is wrong with it."""
-    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-        raise ValueError("not a record (an object with a 'kind')")
-    if not isinstance(record.get("v"), int):
-        raise ValueError("it has no version 'v'")
-    missing = [f for f in ("time", *FIELDS.get(record["kind"], ())) if f not in record]
-    if missing:
-        raise ValueError(f"a record of kind {record['kind']!r} without {missing[0]!r}")
-    return record
+    if value is None or isinstance(value, bool):
+        return value
+    like = next((kind for kind in (int, float) if isinstance(value, kind)), None)
+    return like(value) if like else str.__str__(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a segment: a record, a torn tail, or damage (``problem``)."""
+    """One line of a segment: a record, a torn tail, damage, or a sound line of which nothing can be made.
+
+    ``problem`` says what is wrong with the last two; ``damaged`` tells them apart.
+    """
 
     path: Path
     number: int  # from 1
     raw: bytes
     record: Record | None
     problem: str = ""
+    damaged: bool = False
     torn: bool = False
 
     @property
@@ -139,7 +156,7 @@ def scan(folder: Path) -> Iterator[Line]:
     """All lines of all segments, sound or not, in the order of the files.
 
     Raises:
-        StoreError: a segment cannot be opened, or was written by a newer ScrollBench.
+        StoreError: a segment cannot be opened, or was written by an older or a newer ScrollBench.
     """
     for path in sorted(folder.glob("*.jsonl")):
         try:
@@ -147,35 +164,75 @@ def scan(folder: Path) -> Iterator[Line]:
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error}. Check its permissions") from error
         for number, raw in enumerate(io.BytesIO(content), 1):
-            if not raw.endswith(b"\n"):
-                yield Line(path, number, raw, None, torn=True)
-                continue
-            try:
-                record = check(json.loads(raw))
-            except ValueError as error:  # bad JSON and bad UTF-8 among them
-                yield Line(path, number, raw, None, problem=str(error))
-                continue
-            if record["v"] > VERSION:
-                raise StoreError(
-                    f"{path}:{number}: record version {record['v']}, this ScrollBench reads up to {VERSION}. "
-                    "Upgrade it: pip install --upgrade scrollbench"
-                )
-            yield Line(path, number, raw, record)
+            yield _line(path, number, raw)
+
+
+def _line(path: Path, number: int, raw: bytes) -> Line:
+    if not raw.endswith(b"\n"):
+        if _sound(raw[:-1]):  # whole, and then one byte that is no newline: no crash leaves that
+            return Line(path, number, raw, None, "its end is damaged", damaged=True)
+        return Line(path, number, raw, None, torn=True)
+    if raw.startswith(_OLD):
+        raise StoreError(
+            f"{path}:{number}: record version 1, this ScrollBench reads version {VERSION}: what it says is under "
+            f"identities of an older scheme and cannot be used. Move {path.parent} away, or choose another --store; "
+            "`scrollbench run` then makes everything anew"
+        )
+    if not _sound(raw[:-1]):
+        return Line(path, number, raw, None, "it does not match its id", damaged=True)
+    try:
+        record = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 among them
+        return Line(path, number, raw, None, str(error))
+    if record.get("id") != raw[len(_HEAD) : _REST - 2].decode():
+        return Line(path, number, raw, None, "it names two ids")
+    if type(record.get("v")) is int and record["v"] > VERSION:
+        raise StoreError(
+            f"{path}:{number}: record version {record['v']}, this ScrollBench reads up to {VERSION}. "
+            "Upgrade it: pip install --upgrade scrollbench"
+        )
+    why = problem(record)
+    return Line(path, number, raw, None if why else record, why)
+
+
+def _sound(line: bytes) -> bool:
+    """Whether a line, without its newline, is an id and what has this id."""
+    head, name, quote, rest = line[: len(_HEAD)], line[len(_HEAD) : _REST - 2], line[_REST - 2 : _REST], line[_REST:]
+    return head == _HEAD and quote == b'",' and name == _digest(rest).encode()
 
 
 def read(folder: Path) -> list[Record]:
-    """All records, oldest first. Torn tails do not count.
+    """All records, in the order of the files; each once. Torn tails do not count.
+
+    Warns:
+        RuntimeWarning: of every sound line that cannot be used, with ``file:line`` and the reason; it is left out.
 
     Raises:
-        StoreError: a line that cannot be read, with ``file:line`` and the command that repairs it.
+        StoreError: a damaged line, with ``file:line`` and the command that repairs it.
     """
-    records = []
-    for line in scan(folder):
-        if line.problem:
-            raise StoreError(f"{line.where}: unreadable record: {line.problem}. {REPAIR}")
-        if line.record is not None:
-            records.append(line.record)
-    return sorted(records, key=lambda r: str(r["time"]))  # stable: ties keep the order of the files
+    records: dict[str, Record] = {}
+    with no_cycles():
+        for line in scan(folder):
+            if line.damaged:
+                raise StoreError(f"{line.where}: damaged record: {line.problem}. {REPAIR}")
+            if line.problem:
+                said = f"{line.where}: this record is left out: {line.problem}. {REPAIR}"
+                warnings.warn(said, RuntimeWarning, stacklevel=2)
+            if line.record is not None:
+                records.setdefault(line.record["id"], line.record)
+    return list(records.values())
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """Pause the search for cycles: in millions of plain values it finds none, and takes a third of the time."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
 
 
 def set_aside(damaged: Iterable[Line]) -> None:
@@ -189,51 +246,3 @@ def set_aside(damaged: Iterable[Line]) -> None:
         before = aside.read_bytes() if aside.exists() else b""
         write_file(aside, before + b"".join(bad.values()))  # first the copy, then the cut
         write_file(path, b"".join(raw for i, raw in enumerate(lines, 1) if i not in bad))
-
-
-class Ledger:
-    """All records, sorted into what work needs to look up. The latest of two records counts.
-
-    Attributes:
-        images: recipe id -> image record.
-        failures: recipe id -> its failure records, oldest first.
-        scores: score key -> score record.
-        set_scores: key -> set score record.
-        members: (suite, suite digest, part, label, prompt id, seed) -> member record.
-        runs: run id -> its records merged; ``status`` stays ``started`` until proven finished.
-    """
-
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        self.images: dict[str, Record] = {}
-        self.failures: dict[str, list[Record]] = {}
-        self.scores: dict[str, Record] = {}
-        self.set_scores: dict[str, Record] = {}
-        self.members: dict[tuple[Any, ...], Record] = {}
-        self.runs: dict[str, Record] = {}
-        for record in records:
-            self.add(record)
-
-    def add(self, record: Record) -> None:
-        """Take in one more record."""
-        match record["kind"]:
-            case "image":
-                self.images[record["recipe_id"]] = record
-            case "failure":
-                self.failures.setdefault(record["recipe_id"], []).append(record)
-            case "score":
-                self.scores[record["key"]] = record
-            case "set_score":
-                self.set_scores[record["key"]] = record
-            case "member":
-                self.members[member_key(record)] = record
-            case "run":
-                self.runs[record["run_id"]] = {**self.runs.get(record["run_id"], {}), **record}
-
-    def attempts(self, recipe_id: str) -> int:
-        """Failed attempts that count against a recipe: a missing prerequisite is not the recipe's fault."""
-        return sum(r["reason"] != "prerequisite" for r in self.failures.get(recipe_id, ()))
-
-
-def member_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The cell of a suite a member record speaks of."""
-    return tuple(record[f] for f in ("suite", "suite_digest", "part", "label", "prompt_id", "seed"))

@@ -8,11 +8,13 @@ reported when it is asked for and does not disturb the others.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, near
+from bench.reading import fault, is_file, shown
+from bench.source import neighbours
 
 # What a method of each family gets before its knobs.
 FAMILIES = {
@@ -39,7 +43,15 @@ class Param:
     types: tuple[type, ...]
 
     def check(self, owner: str, value: Any) -> Any:
-        """Return the value in the declared type, or raise ``UsageError``."""
+        """Return the value in the declared type, or raise ``UsageError``; numbers are finite, integers of 64 bits."""
+        made = self._typed(owner, value)
+        if wrong := fault(made):
+            raise UsageError(f"{owner}.{self.name} {wrong}")
+        return made
+
+    def _typed(self, owner: str, value: Any) -> Any:
+        if type(value) is int and fault(value):
+            raise UsageError(f"{owner}.{self.name} {fault(value)}")
         if type(value) in self.types:
             return value
         if float in self.types and type(value) is int:
@@ -50,7 +62,7 @@ class Param:
                 if parsed is not _BAD:
                     return parsed
         expected = " or ".join("none" if t is type(None) else t.__name__ for t in self.types)
-        raise UsageError(f"{owner}.{self.name} takes {expected}, got {value!r}; its default is {self.default!r}")
+        raise UsageError(f"{owner}.{self.name} takes {expected}, got {shown(value)}; its default is {self.default!r}")
 
 
 _BAD = object()
@@ -63,7 +75,7 @@ def _parse(text: str, wanted: type) -> Any:
         return {"true": True, "false": False}.get(text.lower(), _BAD)
     try:
         return wanted(text)
-    except ValueError:
+    except ValueError:  # also an integer of thousands of digits
         return _BAD
 
 
@@ -276,19 +288,22 @@ def find(kind: str, ref: str) -> Any:
         return _from_file(kind, ref)
     entries = _entries(kind)
     if ref not in entries:
-        raise UsageError(f"unknown {kind[:-1]} {ref!r}; {near(ref, entries)} `scrollbench list {kind}` shows them all")
+        hint = f"{near(ref, entries)} `scrollbench list {kind}` shows them all"
+        raise UsageError(f"unknown {kind[:-1]} {shown(ref)}; {hint}")
     try:
         return entries[ref].load()
-    except Exception as error:  # a plug-in may fail in any way; say which one and why
+    except (Exception, SystemExit) as error:  # a plug-in may fail in any way; say which one and why
         raise UsageError(f"{kind[:-1]} {ref!r} ({entries[ref].value}) does not load: {error!r}") from error
 
 
 def _from_file(kind: str, ref: str) -> Any:
     file, _, name = ref.partition("@")
+    if not is_file(Path(file)):
+        raise UsageError(f"no file {shown(file)} for {kind[:-1]} {shown(ref)}; expected FILE.py@name")
     path = Path(file).resolve()
-    if not path.is_file():
-        raise UsageError(f"no file {file!r} for {kind[:-1]} {ref!r}; expected FILE.py@name")
-    module = _load_module(str(path), path.stat().st_mtime_ns)
+    files = {"": path, **neighbours(path)}
+    stamp = tuple((name, p, p.stat().st_mtime_ns, p.stat().st_size) for name, p in files.items())
+    module = _load_module(path, stamp)
     found = {}
     for key, value in vars(module).items():
         plug = getattr(value, "name", None) if isinstance(value, Method | Metric) else key
@@ -302,14 +317,45 @@ def _from_file(kind: str, ref: str) -> Any:
     return found[name]
 
 
+Stamp = tuple[tuple[str, Path, int, int], ...]  # a file and what it imports from beside itself: name, path, time, size
+
+
 @cache
-def _load_module(path: str, mtime: int) -> types.ModuleType:
-    name = f"scrollbench_file_{Path(path).stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+def _load_module(path: Path, stamp: Stamp) -> types.ModuleType:
+    name = f"scrollbench_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     module = types.ModuleType(name)
-    module.__file__ = path
+    module.__file__ = str(path)
     sys.modules[name] = module
-    try:  # compiled from the text: cached bytecode may be older than an edit within the same second
-        exec(compile(Path(path).read_text(encoding="utf-8"), path, "exec"), vars(module))
-    except Exception as error:
-        raise UsageError(f"{path} does not import: {error!r}") from error
+    with _beside(path, {name: file for name, file, *_ in stamp if name}):
+        try:  # compiled from the text: cached bytecode may be older than an edit within the same second
+            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"{path} does not import: {error!r}") from error
     return module
+
+
+@contextmanager
+def _beside(plugin: Path, wanted: Mapping[str, Path]) -> Iterator[None]:
+    """Let a plug-in import the files beside it, as they are now, and make sure that it gets those and no others."""
+    for name, file in wanted.items():
+        if _file_of(name) == file:
+            del sys.modules[name]  # it may have been edited since
+    if wanted and str(plugin.parent) not in sys.path:
+        sys.path.append(str(plugin.parent))  # last: it must not hide a library from others
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = written
+    for name, file in wanted.items():
+        if (found := _file_of(name)) not in (None, file):
+            raise UsageError(
+                f"{plugin} imports {name!r}, which is {file} beside it, but another module of that name came first: "
+                f"{found}. Give the file another name"
+            )
+
+
+def _file_of(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file).resolve() if file else None

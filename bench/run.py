@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 import traceback
@@ -14,14 +15,19 @@ import numpy as np
 
 from bench.environment import environment, release_memory
 from bench.errors import PrerequisiteError, UsageError, near
+from bench.isolation import isolated, touched
+from bench.ledger import Ledger, choose
 from bench.noise import Noise
+from bench.pictures import levels
 from bench.plan import ATTEMPTS, Blocked, Job, Plan, network_id, recipe_record
-from bench.records import Record, member_key
+from bench.probe import Probe
+from bench.records import Record
 from bench.registry import find
 from bench.store import Store
 from bench.suite import MethodUse
-from bench.types import Canvas, Cost
+from bench.types import Canvas, Cost, Recipe
 
+NAMED = 20  # changes of a backbone that a record names
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
 
 
@@ -130,14 +136,15 @@ def generate(
     if plan.blocked and not plan.cells:
         raise PrerequisiteError("\n".join(dict.fromkeys(b.reason for b in plan.blocked)))
     progress = progress or Silent()
-    _record_members(plan, store)
+    ledger = _record_members(plan, store)
     if not plan.jobs:
         return RunResult(None, 0, len(plan.done), 0, len(plan.quarantined), (), plan.blocked)
     suite, run_id = plan.suite, uuid.uuid4().hex[:12]
     run: Record = {"kind": "run", "run_id": run_id, "suite": suite.ref, "suite_digest": suite.digest}
     run["argv"] = list(sys.argv if argv is None else argv)
     place = {"device": device} if device else {}
-    store.append({**run, "status": "started", "environment": environment({**suite.backbone_options, **place})})
+    about = {"environment": environment({**suite.backbone_options, **place}), "weights": dict(plan.sources)}
+    store.append({**run, "status": "started", **about})
     attempts, made = dict(plan.attempts), 0
     failures: dict[str, Failure] = {}
     progress.start("generate", len(plan.jobs))
@@ -147,7 +154,8 @@ def generate(
         for job, record in EXECUTORS[executor](pending, do):
             key = job.recipe_id
             if record["kind"] == "image":
-                store.append({**record, "run_id": run_id})
+                record = _keep({**record, "run_id": run_id}, store, ledger)
+            if record["kind"] == "image":
                 failures.pop(key, None)
                 made += 1
             else:
@@ -168,14 +176,32 @@ def generate(
     return RunResult(run_id, made, len(plan.done), len(failures), len(plan.quarantined), told, plan.blocked)
 
 
-def _record_members(plan: Plan, store: Store) -> None:
-    """Write down which picture belongs where, unless the last word on a cell already says so."""
-    known = store.ledger().members
+def _record_members(plan: Plan, store: Store) -> Ledger:
+    """Write down which picture belongs where, unless the records say just that, and settle what they tell in two ways.
+
+    Returns:
+        the records as they were before.
+    """
+    ledger = store.ledger()
     for job in plan.cells:
-        cell = job.cell()
-        last = known.get(member_key(cell))
-        if last is None or any(last.get(k) != v for k, v in cell.items()):
-            store.append({"kind": "member", **cell})
+        cell = {"kind": "member", **job.cell()}
+        if not ledger.holds(cell):
+            store.append(ledger.replacing(cell))
+    for job in plan.done:
+        slot = (job.recipe_id,)
+        if ledger.contested("image", slot):  # two machines made the same work, a little differently
+            here = [r for r in ledger.heads("image", slot) if store.has_image(r["image_id"])]
+            store.append(ledger.replacing(choose(here)))
+    return ledger
+
+
+def _keep(record: Record, store: Store, ledger: Ledger) -> Record:
+    """Record a picture; where what its backbone says of it cannot be kept, the failure to be recorded instead."""
+    try:
+        return store.append(ledger.replacing(record))
+    except UsageError as error:
+        of = {k: record[k] for k in ("recipe_id", "recipe")}
+        return {"kind": "failure", **of, "reason": "crash", "message": str(error)}
 
 
 class Maker:
@@ -183,20 +209,27 @@ class Maker:
 
     Holds one backbone at a time, loaded when a job needs it. ``options`` go over every backbone's own (``device``).
     It raises nothing but ``StoreError``: what goes wrong with one picture is a record, and other work goes on.
+
+    A sampler gets copies of what others get too, and what it leaves behind reaches no other picture: settings are put
+    back (flag ``changed-settings``), a backbone that is not as it was is loaded afresh (flag ``changed-backbone``; the
+    record's ``changed`` says what). The picture itself began with everything in order and is kept. One whose sampler
+    touched a global generator is not: nobody could make it again.
     """
 
     def __init__(self, store: Store, options: Mapping[str, Any]) -> None:
         self.store, self.options = store, options
         self._backbone: Any = None
         self._loaded = ""  # which one that is
+        self._probe: Probe | None = None
+        self._weights: dict[str, str] = {}  # what each came to when it was first loaded
         self._problems: dict[str, PrerequisiteError] = {}
 
     def __call__(self, job: Job) -> Record:
         base = {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
         failure = None
         try:
-            rgb, flags, cost = self._sample(job)
-        except Exception as error:  # a sampler may fail in any way; the record says how
+            rgb, flags, cost, changed = self._sample(job)
+        except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
             failure = {"kind": "failure", **base, "reason": classify(error), "message": explain(error)}
         if failure is not None:
             release_memory()  # only now: the error's frames held what filled it
@@ -204,22 +237,32 @@ class Maker:
         image_id = self.store.write_image(rgb)
         return {
             "kind": "image", **base, **job.cell(), "image_id": image_id, "width": rgb.shape[1],
-            "height": rgb.shape[0], "flags": flags, "cost": asdict(cost),
+            "height": rgb.shape[0], "flags": flags, "cost": asdict(cost), **({"changed": changed} if changed else {}),
         }  # fmt: skip
 
-    def _sample(self, job: Job) -> tuple[np.ndarray, list[str], Cost]:
-        recipe, method = job.recipe, job.use.method
-        noise = Noise(recipe.seed, recipe.prompt_id)
-        if job.use.control:
-            started = time.perf_counter()
-            picture = method.fn(job.prompt, recipe.canvas, noise, **recipe.params)
-            rgb, flags = to_rgb(picture, recipe.canvas)
-            return rgb, flags, Cost(0, {"render": time.perf_counter() - started})
-        backbone = self._load(job.use)
-        backbone.meter.reset()
-        picture = method.fn(backbone, job.prompt, recipe.canvas, noise, **recipe.params)
-        rgb, flags = to_rgb(picture, recipe.canvas)
-        return rgb, [*flags, *getattr(backbone.meter, "flags", ())], backbone.meter.cost()
+    def _sample(self, job: Job) -> tuple[np.ndarray, list[str], Cost, list[str]]:
+        """The picture, flags, cost, and what the sampler left changed."""
+        backbone = None if job.use.control else self._load(job.use)
+        if backbone is not None:
+            _check_loaded(job.recipe, backbone)
+        try:
+            rgb, flags, cost, settings = _call(job, backbone)
+        finally:
+            changed = self._mend()
+        flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
+        return rgb, flags, cost, [*settings, *changed]
+
+    def _mend(self) -> list[str]:
+        """What of the backbone is not as it was, names of the first few. Then it is given up, the next job loads it."""
+        changed = self._probe.changes() if self._probe else []
+        if changed:
+            self._drop()
+        more = [f"and {len(changed) - NAMED} more"] if len(changed) > NAMED else []
+        return changed[:NAMED] + more
+
+    def _drop(self) -> None:
+        self._backbone, self._probe, self._loaded = None, None, ""
+        release_memory()  # two may not fit
 
     def _load(self, use: MethodUse) -> Any:
         wanted = network_id(use)
@@ -227,20 +270,60 @@ class Maker:
             raise self._problems[wanted]
         if self._loaded != wanted:
             if self._backbone is not None:
-                self._backbone, self._loaded = None, ""
-                release_memory()  # two may not fit
+                self._drop()
             try:
                 self._backbone = find("backbones", str(use.backbone))(**{**use.backbone_options, **self.options})
             except Exception as error:  # whatever it is, no picture is at fault: nothing is quarantined for it
                 what = str(error) if isinstance(error, PrerequisiteError) else explain(error)
                 self._problems[wanted] = PrerequisiteError(f"backbone {use.backbone!r} does not load: {what}")
                 raise self._problems[wanted] from error
-            self._loaded = wanted
+            self._probe, self._loaded = Probe(self._backbone), wanted
+            if self._weights.setdefault(wanted, self._probe.digest) != self._probe.digest:
+                self._problems[wanted] = PrerequisiteError(
+                    f"backbone {use.backbone!r} does not come back as it was when it is loaded again: its weights "
+                    f"changed on the disk, or its loader keeps what a sampler changed; run again"
+                )
+                self._drop()
+                raise self._problems[wanted]
         return self._backbone
 
 
+def _check_loaded(recipe: Recipe, backbone: Any) -> None:
+    """Refuse a network that is not the planned one: its pictures would stand under another's name."""
+    loaded = getattr(backbone, "weights", None)
+    if loaded != recipe.weights:
+        raise PrerequisiteError(
+            f"backbone {recipe.backbone!r} is not what was planned: planned weights {recipe.weights}, loaded "
+            f"{loaded or 'it does not say which (attribute weights)'}. Where the files have changed since the plan was "
+            f"made, run the same command again, which plans anew; `scrollbench weights verify` checks the files"
+        )
+
+
+def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[str]]:
+    """The picture, flags, cost, and the settings that the sampler changed, which are as before.
+
+    Raises:
+        RuntimeError: it drew from a global generator; besides whatever the sampler raises.
+    """
+    # Copies, so that one who goes around what is frozen harms nobody else.
+    leading = copy.deepcopy((job.prompt, job.recipe.canvas))
+    noise = Noise(job.recipe.seed, job.recipe.prompt_id)
+    meter = None if backbone is None else backbone.meter
+    if meter is not None:
+        meter.reset()
+    started = time.perf_counter()
+    with isolated() as traces:
+        picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **job.use.params)
+        rgb, flags = to_rgb(picture, job.recipe.canvas)
+    if traces.drawn:
+        raise RuntimeError(touched(traces.drawn))
+    if meter is None:
+        return rgb, flags, Cost(0, {"render": time.perf_counter() - started}), traces.changed
+    return rgb, [*flags, *getattr(meter, "flags", ())], meter.cost(), traces.changed
+
+
 def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
-    """Pixels of what a method returned: round(255 x), the one place where this is done.
+    """Pixels of what a method returned (:func:`bench.pictures.levels`).
 
     Args:
         picture: float tensor or array (3, canvas.height, canvas.width) in [0, 1], on any device.
@@ -253,7 +336,7 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
         ValueError: another shape, or values outside [0, 1].
     """
     if hasattr(picture, "detach"):
-        picture = picture.detach().float().cpu().numpy()
+        picture = picture.detach().cpu().double().numpy()
     values = np.asarray(picture, dtype=np.float64)
     expected = (3, canvas.height, canvas.width)
     if values.shape != expected:
@@ -265,7 +348,7 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
         flags.append("nan")
     if values.min() < -TOLERANCE or values.max() > 1 + TOLERANCE:
         raise ValueError(f"the method must return values in [0, 1], got {values.min():.4g} to {values.max():.4g}")
-    rgb = np.rint(values.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    rgb = levels(values).transpose(1, 2, 0)
     if not rgb.any():
         flags.append("black")
     return np.ascontiguousarray(rgb), flags

@@ -22,6 +22,7 @@ from bench.scoring import ScoreResult as ScoreResult
 from bench.types import Value
 
 if TYPE_CHECKING:
+    from bench.ledger import Ledger
     from bench.records import Record
     from bench.store import Store
     from bench.suite import Suite
@@ -60,12 +61,15 @@ def score(suite: Suite, store: Store, progress: Progress | None = None, *, devic
     result, ledger = ScoreResult(), store.ledger()
     tasks = scoring.resolve(suite, result)
     pictures = scoring.find_pictures(suite, store, ledger, result)
-    image_work = scoring.missing_scores(tasks, pictures, ledger, result)
-    set_work = scoring.missing_sets(tasks, pictures, ledger, suite, store, result)
+    image_work, again = scoring.missing_scores(tasks, pictures, ledger, result)
+    set_work, sets_again = scoring.missing_sets(tasks, pictures, ledger, suite, store, result)
+    for known in (*again, *sets_again):
+        store.append(ledger.replacing(known))
+    result.reused, result.sets_reused = result.reused + len(again), result.sets_reused + len(sets_again)
     if progress:
         progress.start("score", sum(len(t) for _, t in image_work) + len(set_work))
     for ref in dict.fromkeys(t.use.extractor for t in tasks):
-        scorer = _Scorer(ref, suite, store, result, progress, device)
+        scorer = _Scorer(ref, suite, store, ledger, result, progress, device)
         mine = [(p, [t for t in wanted if t[0].use.extractor == ref]) for p, wanted in image_work]
         sets = [job for job in set_work if job.task.use.extractor == ref]
         scorer.work([(p, wanted) for p, wanted in mine if wanted], sets)
@@ -78,11 +82,11 @@ class _Scorer:
     """Does the work of one extractor: loads it once, keeps its features, records what comes out."""
 
     def __init__(
-        self, ref: str | None, suite: Suite, store: Store, result: ScoreResult, progress: Progress | None,
-        device: str | None,
+        self, ref: str | None, suite: Suite, store: Store, ledger: Ledger, result: ScoreResult,
+        progress: Progress | None, device: str | None,
     ) -> None:  # fmt: skip
         self.ref, self.suite, self.store, self.result, self.progress = ref, suite, store, result, progress
-        self.device = device
+        self.ledger, self.device = ledger, device
 
     @cached_property
     def network(self) -> extractors.Extractor | None:
@@ -113,39 +117,33 @@ class _Scorer:
         for picture, wanted in scores:
             self._picture(picture, wanted, cache)
 
-    def _picture(self, picture: Picture, wanted: list[tuple[Task, str]], cache: Features | None) -> None:
+    def _picture(self, picture: Picture, wanted: list[tuple[Task, Record]], cache: Features | None) -> None:
         """All that is wanted of one picture, whose pixels are gone before the next one's are read."""
         try:
             rgb = self.store.read_image(picture.image_id)
         except StoreError as error:
-            for task, key in wanted:
-                self._failed(task, key, picture, error)
+            for task, about in wanted:
+                self._failed(task, about, error)
             return
-        for task, key in wanted:
-            self._score(task, key, picture, rgb, cache)
+        for task, about in wanted:
+            self._score(task, about, picture, rgb, cache)
 
-    def _score(self, task: Task, key: str, picture: Picture, rgb: np.ndarray, cache: Features | None) -> None:
+    def _score(self, task: Task, about: Record, picture: Picture, rgb: np.ndarray, cache: Features | None) -> None:
         try:
             sample = self._sample(task, picture, rgb, cache)
             found = task.metric.fn(sample, **task.use.params)
             values = [[v.name, v.index, v.value] for v in _declared(task.metric, found)]
+            self.store.append(self.ledger.replacing({**about, "values": values}))
         except StoreError:
             raise
-        except Exception as error:  # a metric may fail in any way; the record says how
-            self._failed(task, key, picture, error)
+        except (Exception, SystemExit) as error:  # a metric may fail in any way; the record says how
+            self._failed(task, about, error)
             return
-        self.store.append(
-            {
-                "kind": "score", "key": key, "image_id": picture.image_id, "recipe_id": picture.recipe_id,
-                **task.protocol, "prompt_id": _asked(task, picture), "values": values,
-            }
-        )  # fmt: skip
         self.result.scored += 1
         self._advance(f"{task.use.label} {picture.label} {picture.prompt.id}")
 
     def _set(self, job: SetJob, cache: Features) -> None:
         task, first = job.task, job.pictures[0]
-        cell = {"suite": self.suite.ref, "suite_digest": self.suite.digest, "part": first.part, "label": first.label}
         try:
             ours = np.concatenate([self._rows(task, p, cache) for p in job.pictures])
             assert self.network is not None
@@ -153,19 +151,14 @@ class _Scorer:
             rows = (part.astype(np.float64) for part in (ours, *theirs))
             found = task.metric.fn(*rows, **task.use.params)
             values = {v.name: v.value for v in _declared(task.metric, [Value(k, x) for k, x in found.items()])}
-        except Exception as error:
-            self._record_failure({"key": job.key, **cell, **task.protocol, "reference": task.use.reference}, error)
-            self.result.sets_failed += 1
-        else:
             sizes = {"n": len(job.pictures), "n_rows": len(ours)}
-            reference: Record = {"reference": task.use.reference, "reference_id": None}
             if job.sets:
                 sizes |= {"m": len(job.sets[0].items), "m_rows": len(theirs[0])}
-                reference["reference_id"] = "+".join(r.id for r in job.sets)
-            self.store.append(
-                {"kind": "set_score", "key": job.key, **cell, **task.protocol, **reference, **sizes, "values": values}
-            )
+            self.store.append(self.ledger.replacing({**job.about, **sizes, "values": values}))
             self.result.sets += 1
+        except (Exception, SystemExit) as error:
+            self._record_failure(job.about, error)
+            self.result.sets_failed += 1
         self._advance(f"{task.use.label} {first.label}")
 
     def _rows(self, task: Task, picture: Picture, cache: Features) -> np.ndarray:
@@ -189,17 +182,16 @@ class _Scorer:
         place = (picture.prompt, picture.canvas, picture.cost, self.network, task.use.view)
         return Sample(rgb, *place, image_id=picture.image_id, cache=cache, turn=picture.turn)
 
-    def _failed(self, task: Task, key: str, picture: Picture, error: Exception) -> None:
-        named = {"image_id": picture.image_id, "recipe_id": picture.recipe_id, "prompt_id": picture.prompt.id}
-        self._record_failure({"key": key, **named, **task.protocol}, error)
+    def _failed(self, task: Task, about: Record, error: BaseException) -> None:
+        self._record_failure(about, error)
         self.result.failed += 1
         self._advance(f"{task.use.label} failed")
 
-    def _record_failure(self, about: Mapping[str, Any], error: Exception) -> None:
+    def _record_failure(self, about: Mapping[str, Any], error: BaseException) -> None:
         # not of kind "failure": those count against the making of a picture
         reason = "oom" if isinstance(error, MemoryError) or "out of memory" in str(error).lower() else "crash"
         message = str(error) if isinstance(error, ScrollBenchError) else f"{type(error).__name__}: {error}"
-        record: Record = {"kind": "score_failure", **about, "reason": reason, "message": message}
+        record: Record = {**about, "kind": "score_failure", "reason": reason, "message": message}
         self.store.append(record)
         if message not in self.result.notes:
             self.result.notes.append(message)
@@ -223,11 +215,6 @@ def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
             raise UsageError(f"metric {metric.name!r} returned {value.name!r}; {near(value.name, metric.values)}")
         defined = value.value is not None and np.isfinite(value.value)
         yield Value(value.name, float(value.value) if defined else None, value.index)  # type: ignore[arg-type]
-
-
-def _asked(task: Task, picture: Picture) -> str | None:
-    """The prompt a score belongs to, where equal pictures of two prompts get different numbers."""
-    return picture.prompt.id if task.metric.prompted or views.parse(task.use.view)[0] in views.DRAWN else None
 
 
 def _device() -> str:

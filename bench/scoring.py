@@ -1,31 +1,34 @@
 """What scoring has to do: a suite's metrics, the pictures there are, and the keys of what is missing.
 
-A score's key is the digest of everything that decides it: picture, metric and its version, knobs, extractor, view, and
-the prompt where the metric reads it. Pictures are found through the records alone: nothing here can load a generator.
+A score's key is the digest of everything that decides it: picture, metric with its version and source, knobs,
+extractor, view, and the prompt where the metric reads it. Pictures are found through the records alone: nothing here
+can load a generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bench import extractors, suite_uses, views
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError, near
 from bench.ids import digest
+from bench.ledger import Slot, asked_id, group_id, score_slot
 from bench.natives import natives
 from bench.references import Item, Reference, load_reference, of_pictures
 from bench.registry import Metric
+from bench.sample import Sample
+from bench.source import source_digest
 from bench.types import Canvas, Cost, Prompt
 
 if TYPE_CHECKING:
-    from bench.records import Ledger
+    from bench.ledger import Ledger
+    from bench.records import Record
     from bench.store import Store
     from bench.suite import MetricUse, Suite
-
-SCORE_VERSION = "1"  # bump when the rules of the keys below change
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +43,17 @@ class Task:
         """What is computed."""
         return self.use.metric
 
+    @cached_property
+    def source(self) -> str:
+        """Digest of the source that turns crops and features into the numbers."""
+        return source_digest(self.metric.fn, Sample if self.metric.scope == "image" else Reference)
+
     @property
     def protocol(self) -> dict[str, Any]:
         """What a record says about how its numbers were made."""
         return {
-            "metric": self.metric.name, "metric_version": self.metric.version, "params": dict(self.use.params),
+            "metric": self.metric.name, "metric_version": self.metric.version, "metric_source": self.source,
+            "params": dict(self.use.params),
             "extractor": self.found.name if self.found else None,
             "extractor_digest": self.found.digest if self.found else None, "view": self.use.view,
         }  # fmt: skip
@@ -63,6 +72,7 @@ class Picture:
     canvas: Canvas
     cost: Cost | None
     turn: int  # its place in the cell, whatever is missing of it
+    asked: str  # identity of what its prompt asks for
     backbone: str | None
 
     def drawn_by(self, view: str) -> str:
@@ -77,7 +87,7 @@ class SetJob:
     task: Task
     pictures: tuple[Picture, ...]
     sets: tuple[Reference, ...]
-    key: str
+    about: Record  # what its record says beside its numbers
 
 
 @dataclass
@@ -142,6 +152,7 @@ def find_pictures(suite: Suite, store: Store, ledger: Ledger, result: ScoreResul
         result.notes.append(f"scoring every recorded method of the suite, because its methods do not load: {error}")
     adopted = {m["label"] for m in ledger.members.values() if m["suite_digest"] == suite.digest and m.get("adopted")}
     found = []
+    asked = {id(prompt): asked_id(prompt) for part in suite.parts for prompt in part.prompts.prompts}
     for label in dict.fromkeys([*labels, *sorted(adopted)]):
         for part in suite.parts:
             for s, seed in enumerate(suite.seeds):
@@ -154,30 +165,47 @@ def find_pictures(suite: Suite, store: Store, ledger: Ledger, result: ScoreResul
                     cost = Cost(**image["cost"]) if image.get("cost") else None
                     place = (image["image_id"], image["recipe_id"], part.name, label, seed)
                     turn, backbone = s * len(part.prompts.prompts) + i, image["recipe"].get("backbone")
-                    found.append(Picture(*place, prompt, part.canvas, cost, turn, backbone))
+                    found.append(Picture(*place, prompt, part.canvas, cost, turn, asked[id(prompt)], backbone))
     return found
 
 
-Wanted = tuple[Picture, list[tuple[Task, str]]]  # a picture, and the metrics it lacks with their keys
+# A picture, and the metrics it lacks, each with what its record will say beside its numbers.
+Wanted = tuple[Picture, list[tuple[Task, "Record"]]]
 
 
-def missing_scores(tasks: list[Task], pictures: list[Picture], ledger: Ledger, result: ScoreResult) -> list[Wanted]:
-    """The image scores that are not in the records, by picture."""
-    work, seen = [], set(ledger.scores)
+def missing_scores(
+    tasks: list[Task], pictures: list[Picture], ledger: Ledger, result: ScoreResult
+) -> tuple[list[Wanted], list[Record]]:
+    """The image scores that the records do not hold, by picture; and those to be said again.
+
+    The second are known numbers that another source of the metric has replaced since, or that merged records tell of
+    in two ways: they are not computed again.
+    """
+    work: list[Wanted] = []
+    again: list[Record] = []
+    seen: set[Slot] = set()
     for picture in pictures:
-        keys = [(t, score_key(t, picture)) for t in tasks if t.metric.scope == "image"]
-        new = [(t, key) for t, key in keys if key not in seen]
-        result.reused += len(keys) - len(new)
-        seen |= {key for _, key in new}  # equal pictures of two cells share their scores
+        new: list[tuple[Task, Record]] = []
+        for task in (t for t in tasks if t.metric.scope == "image"):
+            about = about_score(task, picture)
+            slot = score_slot(about)
+            if slot in seen or ledger.holds(about):  # equal pictures of two cells share their scores
+                result.reused += 1
+            elif about["key"] in ledger.scored:
+                again.append({**ledger.scored[about["key"]], **about})
+            else:
+                new.append((task, about))
+            seen.add(slot)
         if new:
             work.append((picture, new))
-    return work
+    return work, again
 
 
 def missing_sets(
     tasks: list[Task], pictures: list[Picture], ledger: Ledger, suite: Suite, store: Store, result: ScoreResult
-) -> list[SetJob]:
-    """The set scores that are not in the records for exactly the pictures there are now."""
+) -> tuple[list[SetJob], list[Record]]:
+    """The set scores that the records do not hold for the very pictures there are now; and those to be said again."""
+    again: list[Record] = []
     references: dict[str, Reference] = {}
     gone = {u.label for u in suite_uses.references(suite)}
     cells = [list(group) for _, group in groupby(sorted(pictures, key=_cell), key=_cell)]
@@ -195,12 +223,14 @@ def missing_sets(
                 result.notes.append(f"{task.use.label} {cell[0].label}: {error}")
                 continue
             sets = tuple(references[n] for n in names)
-            key = set_key(task, cell, suite.digest, "+".join(r.id for r in sets))
-            if key in ledger.set_scores:
+            about = about_set(task, cell, suite, reference_id(task, sets) or None)
+            if ledger.holds(about):
                 result.sets_reused += 1
+            elif about["key"] in ledger.scored:
+                again.append({**ledger.scored[about["key"]], **about})
             else:
-                work.append(SetJob(task, tuple(cell), sets, key))
-    return work
+                work.append(SetJob(task, tuple(cell), sets, about))
+    return work, again
 
 
 def reference(name: str, suite: Suite, store: Store, ledger: Ledger | None = None) -> Reference:
@@ -220,27 +250,56 @@ def reference(name: str, suite: Suite, store: Store, ledger: Ledger | None = Non
         raise PrerequisiteError(
             f"no picture of reference {name!r} is made yet. Make them:\n  scrollbench generate --suite {suite.name}"
         )
-    return of_pictures(name, suite.references[name], tuple(items.values()), store.root)
+    return of_pictures(name, suite.references[name], items.values(), store.root)
+
+
+def reference_id(task: Task, sets: Iterable[Reference]) -> str:
+    """Identity of the sets that a task is handed beside the pictures, through its view."""
+    return "+".join(r.id_through(task.use.view) for r in sets)
 
 
 def _cell(picture: Picture) -> tuple[str, str]:
     return picture.part, picture.label
 
 
+def about_score(task: Task, picture: Picture) -> Record:
+    """What the record of a score says beside its numbers: what it is of, and how it comes about."""
+    prompted, view = task.metric.prompted, views.parse(task.use.view)[0]
+    return {
+        "kind": "score", "key": score_key(task, picture), "image_id": picture.image_id, "recipe_id": picture.recipe_id,
+        **task.protocol,
+        # where equal pictures of two prompts get different numbers
+        "prompt_id": picture.prompt.id if prompted or view in views.DRAWN else None,
+        "asked": picture.asked if prompted else None, "turn": picture.turn if view in views.BY_TURN else None,
+    }  # fmt: skip
+
+
+def about_set(task: Task, cell: Sequence[Picture], suite: Suite, reference_id: str | None) -> Record:
+    """What the record of a set score says beside its numbers."""
+    part, label = _cell(cell[0])
+    return {
+        "kind": "set_score", "key": set_key(task, cell, suite.digest, reference_id or ""), "suite": suite.ref,
+        "suite_digest": suite.digest, "part": part, "label": label,
+        "group_id": group_id((p.prompt.id, p.seed, p.image_id) for p in cell), **task.protocol,
+        "reference": task.use.reference, "reference_id": reference_id,
+    }  # fmt: skip
+
+
 def score_key(task: Task, picture: Picture) -> str:
     """Identity of one metric's numbers on one picture."""
     asked = [picture.prompt.text, dict(picture.prompt.attributes)] if task.metric.prompted else None
-    return digest(["score", SCORE_VERSION, picture.image_id, _how(task), view_key(task, picture), asked])
+    return digest(["score", picture.image_id, _how(task), view_key(task, picture), asked])
 
 
 def set_key(task: Task, pictures: Iterable[Picture], suite_digest: str, reference_id: str) -> str:
     """Identity of one set metric's numbers on the pictures of one part and method of a suite."""
     members = sorted([*_cell(p), p.image_id, view_key(task, p)] for p in pictures)
-    return digest(["set_score", SCORE_VERSION, suite_digest, _how(task), members, reference_id])
+    return digest(["set_score", suite_digest, _how(task), members, reference_id])
 
 
 def _how(task: Task) -> list[Any]:
-    return [task.metric.name, task.metric.version, dict(task.use.params), task.found.digest if task.found else None]
+    network = task.found.digest if task.found else None
+    return [task.metric.name, task.metric.version, task.source, dict(task.use.params), network]
 
 
 def view_key(task: Task, picture: Picture) -> str:

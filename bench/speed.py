@@ -65,7 +65,7 @@ def measure(
     from bench.store import Store
     from bench.suite import with_methods
 
-    if limit <= 0:
+    if not 0 < limit < math.inf:
         raise UsageError(f"--speed takes the ratio of seconds that still passes, such as 1.10; got {limit:g}")
     parts = tuple(
         replace(p, prompts=replace(p.prompts, prompts=spread(p.prompts.prompts, prompts + 1))) for p in suite.parts[:1]

@@ -22,7 +22,8 @@ from bench.commit import commit_point as commit_point
 from bench.commit import write_file
 from bench.errors import StoreError
 from bench.ids import image_id as identify
-from bench.records import Journal, Ledger, Record
+from bench.ledger import Ledger
+from bench.records import Journal, Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,7 @@ class VerifyReport:
 
     records: int
     pictures: int
-    unreadable: tuple[str, ...]  # records, as file:line: what is wrong
+    unreadable: tuple[str, ...]  # records that are damaged or cannot be used, as file:line: what is wrong
     damaged: tuple[str, ...]  # picture files
     torn: tuple[str, ...]  # tails of writes that a crash cut short; harmless
     missing: tuple[str, ...]  # ids of recorded pictures that are not here; the next run makes them again
@@ -80,7 +81,7 @@ class Store:
         return self._journal.append(record)
 
     def records(self) -> list[Record]:
-        """All records, oldest first. Raises ``StoreError`` naming file, line and the command that repairs."""
+        """All records that can be used (:func:`bench.records.read`, which says what it raises and warns of)."""
         return records.read(self.root / "records")
 
     def ledger(self) -> Ledger:
@@ -138,9 +139,9 @@ class Store:
     # -- upkeep
 
     def verify(self, repair: bool = False) -> VerifyReport:
-        """Read everything and say what is damaged.
+        """Read everything and say what is damaged or cannot be used.
 
-        With ``repair`` unreadable lines move to ``records/*.bad`` and damaged pictures to ``*.png.bad``; the next run
+        With ``repair`` such lines move to ``records/*.bad`` and damaged pictures to ``*.png.bad``; the next run
         makes those pictures again. Repair while nothing else writes to the store.
         """
         lines = list(records.scan(self.root / "records"))
@@ -173,11 +174,15 @@ class Store:
         named = {r["image_id"] for r in self.records() if "image_id" in r}
         before = time.time() - grace
         pictures = [p for p in self._pictures() if p.stem not in named and p.stat().st_mtime < before]
-        leftovers = [p for p in self.root.rglob(".*.tmp") if p.is_file() and p.stat().st_mtime < before]
+        inside = [p for folder in self.root.glob(".index-*.tmp") for p in folder.iterdir()]  # of a killed build
+        leftovers = [p for p in (*self.root.rglob(".*.tmp"), *inside) if p.is_file() and p.stat().st_mtime < before]
         size = sum(p.stat().st_size for p in (*pictures, *leftovers))
         if not dry_run:
             for path in (*pictures, *leftovers):
                 path.unlink(missing_ok=True)
+            for folder in self.root.glob(".index-*.tmp"):
+                if not any(folder.iterdir()):
+                    folder.rmdir()
         return PruneReport(len(pictures), len(leftovers), size, dry_run)
 
     def _pictures(self) -> Iterator[Path]:

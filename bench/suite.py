@@ -18,6 +18,7 @@ from bench import prompts, suite_uses
 from bench.errors import UsageError, near
 from bench.ids import digest
 from bench.prompts import PromptSet, read_prompts, spread
+from bench.reading import MOST, shown, unreadable
 from bench.registry import find
 from bench.suite_file import (
     TIERS,
@@ -35,6 +36,7 @@ from bench.suite_uses import MetricUse as MetricUse
 from bench.suite_uses import Unavailable as Unavailable
 from bench.suite_uses import Where
 from bench.types import Canvas
+from bench.world.scene import check_scenes
 
 # -- what it means
 
@@ -151,6 +153,7 @@ def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> S
         if key not in fields:
             raise UsageError(f"a suite has no override {key!r}; {near(key, fields)}")
     asked = Overrides(**(overrides or {}))
+    _check_overrides(asked)
     file, version = _locate(ref)
     spec = read_suite(file)
     if version and version != spec.version:
@@ -192,11 +195,25 @@ def label_of(suite: Suite, wanted: str) -> str:
     return replace(plain, knobs=tuple(k for k in suite.knobs if k[0] in mine)).methods[0].label
 
 
+def _check_overrides(asked: Overrides) -> None:
+    """Refuse what no command can mean, before anything is read."""
+    for key in ("methods", "metrics", "set"):
+        for text in getattr(asked, key):
+            if not text.strip() or (bad := unreadable(text)):
+                wrong = f"holds {bad}" if text.strip() else "is empty"
+                raise UsageError(f"--{key.removesuffix('s')}: {shown(text)} {wrong}")
+    for seed in asked.seeds:
+        if type(seed) is not int or not 0 <= seed <= MOST:
+            raise UsageError(f"--seed takes integers from 0 to 2^63 - 1, got {shown(seed)}")
+    if asked.limit is not None and (type(asked.limit) is not int or asked.limit < 0):
+        raise UsageError(f"--limit takes a number of prompts, or 0 for the whole set; got {shown(asked.limit)}")
+
+
 def _of_tier(spec: SuiteFile, tier: str | None, file: Path) -> tuple[SuiteFile, tuple[Unavailable, ...]]:
     if tier in (None, spec.tier):
         return spec, ()
     if tier not in TIERS:
-        raise UsageError(f"unknown tier {tier!r}; {near(str(tier), TIERS)}")
+        raise UsageError(f"unknown tier {shown(tier)}; {near(str(tier), TIERS)}")
     if tier == "full":
         raise UsageError(f"{file} is of tier miniature; there is no full tier of it")
     return shrink(spec, file)
@@ -219,6 +236,8 @@ def _choose_methods(wanted: str, have: Iterable[MethodFile]) -> list[MethodFile]
         return [m.model_copy(update={"planned": False}) for m in own]  # what is asked for must be there
     head, at, tail = wanted.rpartition("@") if ".py@" in wanted else ("", "", wanted)
     name, _, preset = tail.partition(":")
+    if not name:
+        raise UsageError(f"--method takes NAME, NAME:PRESET or FILE.py@NAME, got {shown(wanted)}")
     return [MethodFile(ref=head + at + name, preset=preset or None)]
 
 
@@ -231,16 +250,15 @@ def _choose_metrics(wanted: str, have: Iterable[MetricFile]) -> list[MetricFile]
 
 
 def _part(part: PartFile, limit: int | None, file: Path) -> Part:
-    if limit is not None and limit < 0:
-        raise UsageError(f"--limit takes a number of prompts, or 0 for the whole set; got {limit}")
     with Where(f"{file}: part {part.name!r}"):
         base, _, _ = part.prompts.partition(":")
         if part.prompts.endswith(".jsonl"):
             path = file.parent / part.prompts
-            own = PromptSet(path.stem, "", part.prompts, read_prompts(path), MappingProxyType({}))
+            own = PromptSet(path.stem, "", part.prompts, read_prompts(path), MappingProxyType({}), path)
             chosen = replace(own, version=own.digest[:8])
         else:
             chosen = prompts.load_prompts(base if limit == 0 else part.prompts, prompts.ROOT)
+        check_scenes(chosen)
     if limit:
         chosen = replace(chosen, prompts=spread(chosen.prompts, limit))
     return Part(part.name, Canvas(part.width, part.height, part.loop), chosen)
@@ -250,5 +268,5 @@ def _knob(text: str) -> tuple[str, str, str]:
     target, equals, value = text.partition("=")
     method, dot, knob = target.rpartition(".")
     if not (equals and dot and method and knob):
-        raise UsageError(f"--set takes METHOD.KNOB=VALUE, e.g. multidiffusion.stride=4; got {text!r}")
+        raise UsageError(f"--set takes METHOD.KNOB=VALUE, e.g. multidiffusion.stride=4; got {shown(text)}")
     return method, knob, value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -10,9 +9,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench.errors import UsageError, near
+from bench.reading import MOST, read_toml, shown
 
 Tier = Literal["miniature", "full"]  # they never share a board
 TIERS: tuple[str, ...] = get_args(Tier)
+MOST_SEEDS = 100_000  # of one suite
+Side = Annotated[int, Field(gt=0, lt=2**31)]  # pixels; PNG knows no longer one
+Seed = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class _Table(BaseModel):
@@ -23,8 +26,8 @@ class PartFile(_Table):
     """A canvas and the prompts to draw on it. ``prompts`` is a selection (bench.prompts) or a ``.jsonl`` file."""
 
     name: str = Field(min_length=1)
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
+    width: Side
+    height: Side
     loop: bool = False
     prompts: str = Field(min_length=1)
 
@@ -77,10 +80,10 @@ class ReferenceFile(_Named):
     """A reference set (bench.references, bench.natives). A ``planned`` folder is one that users fill themselves."""
 
     kind: Literal["world", "folder", "native"]
-    width: int | None = None
-    count: int | None = None
+    width: Side | None = None
+    count: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
     prompts: str | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, le=MOST - 1_000_000)] | None = None  # and one more for each picture
     loop: bool | None = None
     path: str | None = None
 
@@ -91,10 +94,11 @@ class ReferenceFile(_Named):
 
 
 def _first(seeds: Any) -> Any:
-    return list(range(seeds)) if type(seeds) is int else seeds
+    return list(range(min(seeds, MOST_SEEDS + 1))) if type(seeds) is int else seeds
 
 
-Seeds = Annotated[list[int], BeforeValidator(_first), Field(min_length=1)]  # 500 is short for 0 to 499
+# 500 is short for 0 to 499.
+Seeds = Annotated[list[Seed], BeforeValidator(_first), Field(min_length=1, max_length=MOST_SEEDS)]
 
 
 class MiniatureFile(_Table):
@@ -116,7 +120,7 @@ class MiniatureFile(_Table):
 class GateFile(_Table):
     """Margins of gates (bench.gate): the loss in each number, in its unit, that still passes; measured by calibrate."""
 
-    margins: dict[str, Annotated[float, Field(ge=0, strict=False)]] = {}
+    margins: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
 class SuiteFile(_Table):
@@ -155,13 +159,7 @@ def read_suite(file: Path) -> SuiteFile:
         UsageError: an unreadable file, or wrong keys and values, each with file, key and near misses.
     """
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read suite {file}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file}: not TOML: {error}") from error
-    try:
-        spec = SuiteFile.model_validate(data)
+        spec = SuiteFile.model_validate(read_toml(file, "suite"))
     except ValidationError as error:
         raise UsageError("\n".join(f"{file}: {_explain(e)}" for e in error.errors())) from error
     spec = _anchored(_with_protocol(spec, file), file.parent)
@@ -196,7 +194,7 @@ def _explain(error: Mapping[str, Any]) -> str:
         return f"{key}: unknown key; {near(str(where[-1]), known)}"
     if error["type"] == "missing":
         return f"{key}: missing; expected a value"
-    return f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r}"
+    return f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {shown(error['input'])}"
 
 
 def _anchored(spec: SuiteFile, folder: Path) -> SuiteFile:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import extractors
+from bench import extractors, views
 from bench.errors import UsageError, near
 from bench.registry import Method, Metric, find, names
 from bench.suite_file import MethodFile, MetricFile, default_label
@@ -151,7 +151,8 @@ def metrics(suite: Suite) -> tuple[tuple[MetricUse, ...], tuple[Unavailable, ...
     """The metrics; where no extractor is named, the role's default of the tier.
 
     Raises:
-        UsageError: unknown metrics that are not planned, wrong knobs, extractors or references that do not fit.
+        UsageError: unknown metrics that are not planned, wrong knobs or views, extractors or references that do not
+            fit.
     """
     uses: list[MetricUse] = []
     absent: list[Unavailable] = []
@@ -164,6 +165,7 @@ def metrics(suite: Suite) -> tuple[tuple[MetricUse, ...], tuple[Unavailable, ...
             if not isinstance(metric, Metric):
                 raise UsageError(f"{m.ref!r} is not a metric: decorate it with bench.registry.metric")
             params = metric.resolve(m.set)
+            views.parse(m.view or metric.view)
             if metric.extractor is None and m.extractor is not None:
                 raise UsageError(f"{metric.name} looks at pixels and takes no extractor, got {m.extractor!r}")
             extractor = m.extractor

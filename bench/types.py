@@ -4,8 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that refuses changes, at every depth. It compares, copies, pickles and goes into JSON as any dict."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__({k: freeze(v) for k, v in dict(*args, **kwargs).items()})
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("this mapping is frozen, for others read it too: change a copy, dict(...)")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
+
+
+def freeze(value: Any) -> Any:
+    """JSON-like values that nobody can change: mappings become :class:`FrozenDict`, lists tuples, at every depth."""
+    if isinstance(value, Mapping):
+        return value if type(value) is FrozenDict else FrozenDict(value)
+    return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -16,13 +37,17 @@ class Prompt:
         id: stable slug, unique in its set; keys the noise, never the text.
         text: what is asked for.
         negative: negative prompt, empty for none.
-        attributes: what else is known of it (theme, style, ``unique``, on ScrollWorld ``scene``), JSON values.
+        attributes: what else is known of it (theme, style, ``unique``, on ScrollWorld ``scene``), JSON values, frozen
+            at every depth: lists are tuples.
     """
 
     id: str
     text: str
     negative: str = ""
-    attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    attributes: Mapping[str, Any] = field(default_factory=FrozenDict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attributes", freeze(self.attributes))
 
 
 @dataclass(frozen=True)
@@ -63,6 +88,9 @@ class Recipe:
     precision: str = "fp32"
     attributes: str | None = None  # digest of the prompt's attributes, for controls: they draw from them
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "params", freeze(self.params))
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -71,6 +99,9 @@ class Cost:
     nfe: int
     seconds: Mapping[str, float] = field(hash=False)
     peak_bytes: int | None = None  # None: could not be measured on this platform
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", freeze(self.seconds))
 
 
 @dataclass(frozen=True)

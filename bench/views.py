@@ -23,17 +23,19 @@ short side below ``MIN_SIDE``, is looked at once, as a whole.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from bench.errors import UsageError, near
+from bench.source import source_digest
 from bench.types import Canvas
 
-VIEW_VERSION = "1"  # bump when any box below moves; part of every score's key
 VIEWS = ("whole", "squash", "letterbox", "centre", "tiles", "windows", "seams", "ring", "random", "random-2023", "even")
 DRAWN = ("random", "random-2023")  # other pictures, other places
+BY_TURN = ("random-2023",)  # of these, the ones whose place follows from the picture's turn in its set
 MIN_SIDE = 8  # px; squares smaller than this show nothing a network could read
 
 
@@ -54,7 +56,7 @@ def parse(view: str) -> tuple[str, int | None]:
         raise UsageError(f"unknown view {view!r}; {near(name, VIEWS)}")
     if not colon:
         return name, None
-    if name == "whole" or not side.isdecimal() or int(side) < MIN_SIDE:
+    if name == "whole" or not re.fullmatch("[0-9]{1,9}", side) or int(side) < MIN_SIDE:
         raise UsageError(f"view {view!r}: expected NAME or NAME:SIDE with a side of at least {MIN_SIDE} pixels")
     return name, int(side)
 
@@ -64,14 +66,20 @@ def drawn_by(view: str, prompt_id: str, turn: int) -> str:
 
     The picture's turn in its set (from 0) for ``random-2023``, which takes other ids for turn 0; else the prompt's id.
     """
-    return str(turn) if parse(view)[0] == "random-2023" else prompt_id
+    return str(turn) if parse(view)[0] in BY_TURN else prompt_id
 
 
 def key(view: str, canvas: Canvas, prompt_id: str = "") -> str:
     """Identity of a view on a canvas: two equal keys mean the same crops of the same picture."""
     name, _ = parse(view)
     draw = f"#{prompt_id}" if name in DRAWN else ""
-    return f"{view}@{VIEW_VERSION}{'-loop' if canvas.loop else ''}{draw}"
+    return f"{view}@{_version()}{'-loop' if canvas.loop else ''}{draw}"
+
+
+@cache
+def _version() -> str:
+    """Digest of how pictures are cut: where any box below moves, scores and features are made again."""
+    return source_digest(crops)[:8]
 
 
 def boxes(view: str, canvas: Canvas, prompt_id: str = "") -> tuple[Box, ...]:
@@ -171,7 +179,7 @@ def _strips(canvas: Canvas, side: int) -> tuple[Box, ...]:
 
 
 def _draw(last: int, prompt_id: str, axis: str) -> int:
-    number = int.from_bytes(hashlib.sha256(f"view:{VIEW_VERSION}:{axis}:{prompt_id}".encode()).digest()[:8])
+    number = int.from_bytes(hashlib.sha256(f"view:1:{axis}:{prompt_id}".encode()).digest()[:8])
     return number % (last + 1)
 
 

@@ -4,6 +4,10 @@
 hub's cache, files from elsewhere in torch's checkpoint folder. Nothing here asks the network or reads the files: see
 :mod:`bench.weights_fetch` and :mod:`bench.weights_check`; :mod:`bench.weights_suite` says what a suite needs. Free of
 torch.
+
+Everybody who wants a file asks here where it is: ``snapshot`` turns a repository and a revision into one folder,
+``require`` says whether a model is complete. Plan, doctor and loaders so have one answer, and loaders get a folder
+instead of a name that somebody could look up again.
 """
 
 from __future__ import annotations
@@ -11,21 +15,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal
 from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.errors import UsageError, near
+from bench.errors import PrerequisiteError, UsageError, near
+from bench.reading import read_toml, shown
 
 MANIFEST = Path(__file__).with_name("weights.toml")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_switch = RLock()  # of offline
 
 
 class Model(BaseModel):
@@ -78,10 +85,7 @@ def load_manifest(file: Path = MANIFEST) -> dict[str, Model]:
     Raises:
         UsageError: an unreadable file or wrong fields, each with file, entry and field.
     """
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the weights manifest {file}: {error}") from error
+    data = read_toml(file, "the weights manifest")
     try:
         models = _Manifest.model_validate(data).model
     except ValidationError as error:
@@ -108,7 +112,7 @@ def _explain(error: Mapping[str, Any], data: dict[str, Any]) -> str:
         return f"{said}: missing; expected a value"
     if error["type"] == "value_error":
         return f"{said}: {error['ctx']['error']}"
-    return f"{said}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r}"
+    return f"{said}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {shown(error['input'])}"
 
 
 # -- where, and how much of it
@@ -127,8 +131,16 @@ class Found:
     @property
     def fix(self) -> str:
         """The command that fetches the model; where it is gated, after the steps that unlock it."""
-        steps = f"{unlock(self.model)}; then " if self.model.gated else ""
-        return steps + command(self.model)
+        return remedy([self])
+
+    @property
+    def complaint(self) -> str:
+        """What is not here, and what it takes to get it."""
+        some = ", ".join(self.lacking[:3]) + (", ..." if len(self.lacking) > 3 else "")
+        absent = "not on this machine" if self.state == "missing" else f"only in part on this machine, without {some}"
+        model, gated = self.model, ", gated" if self.model.gated else ""
+        where = model.repository + (f" at {model.revision}" if model.hub else "")
+        return f"{where} is {absent}: {model.size_gb:.3g} GB, licence {model.licence}{gated}"
 
 
 def command(model: Model) -> str:
@@ -144,15 +156,77 @@ def unlock(model: Model) -> str:
     return f"1. open https://huggingface.co/{model.repository}, log in and accept the licence; 2. run `hf auth login`"
 
 
-def state(model: Model) -> Found:
-    """Look for a model's files on this machine; the network is not asked.
+def remedy(absent: Iterable[Found]) -> str:
+    """One line that brings models here: the steps that unlock what is gated, then the commands."""
+    models = [found.model for found in absent]
+    plain = [m.name for m in models if load_manifest().get(m.name) == m]
+    commands = [f"scrollbench weights fetch {' '.join(plain)}"] if plain else []
+    commands += [command(m) for m in models if m.name not in plain]
+    return "".join(f"{unlock(m)}; then " for m in models if m.gated) + " && ".join(commands)
 
-    A commit is looked for itself; a branch stands for the commit that the cache last saw it at.
-    """
-    folder = repository_folder(model) / "snapshots" / _commit(model) if model.hub else checkpoints()
+
+def state(model: Model) -> Found:
+    """Look for a model's files on this machine; the network is not asked."""
+    folder = snapshot(model.repository, model.revision) if model.hub else checkpoints()
     files, lacking = inventory(folder, model.files)
     found = "missing" if not files else "partial" if lacking else "present"
     return Found(model, found, folder, files, lacking)
+
+
+def require(*models: Model) -> tuple[Found, ...]:
+    """What is here of models that something is made of, all of it complete.
+
+    Raises:
+        PrerequisiteError: something is lacking; the second line is the command that fetches it.
+    """
+    found = tuple(map(state, models))
+    if absent := [f for f in found if f.state != "present"]:
+        raise PrerequisiteError(f"{'; '.join(f.complaint for f in absent)}. Fetch it with:\n  {remedy(absent)}")
+    return found
+
+
+def listed(repository: str, revision: str | None = None) -> Model | None:
+    """The manifest's model of a hub repository, at another revision where one is named; None if it lists none."""
+    model = next((m for m in load_manifest().values() if m.repository == repository), None)
+    return model and at(model, revision)
+
+
+def at(model: Model, revision: str | None) -> Model:
+    """A model at another revision than the manifest's, whose digests then say nothing; as it is for None."""
+    if revision in (None, model.revision):
+        return model
+    pinned = bool(COMMIT.fullmatch(str(revision)))
+    return model.model_copy(update={"revision": revision, "pinned": pinned, "digests": {}})
+
+
+def snapshot(repository: str, revision: str | None = None) -> Path:
+    """Where the hub's cache keeps a repository's files, which need not be there; the network is not asked.
+
+    The revision is the one named, else the manifest's, else ``main``. A branch or tag stands for the commit that the
+    cache last saw it at, which is the name of the folder.
+    """
+    model = listed(repository)
+    meant = revision or (model.revision if model else "main")
+    ref = repository_folder(repository) / "refs" / meant
+    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else ""
+    return repository_folder(repository) / "snapshots" / (commit or meant)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Nothing is asked of the hub inside: what a loader does not find in the folder it was given, it may not fetch.
+
+    The switch is the library's, one for the process, so loaders in several threads take turns.
+    """
+    from huggingface_hub import constants
+
+    with _switch:
+        before = constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def inventory(folder: Path, patterns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -181,14 +255,9 @@ def hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def repository_folder(model: Model) -> Path:
+def repository_folder(repository: str) -> Path:
     """Where the hub's cache keeps a repository: ``blobs``, ``refs`` and ``snapshots`` are below."""
-    return hub_cache() / f"models--{model.repository.replace('/', '--')}"
-
-
-def _commit(model: Model) -> str:
-    ref = repository_folder(model) / "refs" / model.revision
-    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else model.revision
+    return hub_cache() / f"models--{repository.replace('/', '--')}"
 
 
 def checkpoints() -> Path:

@@ -122,9 +122,9 @@ def _download_file(model: Model) -> None:
 def _refer(model: Model, name: str, commit: str, again: bool = True) -> None:
     """Let a name stand for a commit in the cache; one that stands for something is left alone unless ``again``.
 
-    Most loaders ask for ``main``, so that a pinned commit alone would not be found by them.
+    Other tools ask for ``main``, so that a pinned commit alone would not be found by them.
     """
-    ref = repository_folder(model) / "refs" / name
+    ref = repository_folder(model.repository) / "refs" / name
     if again or not ref.exists():
         ref.parent.mkdir(parents=True, exist_ok=True)
         part = ref.with_name(f"{name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -159,11 +159,11 @@ def _place(model: Model, mirror: Path) -> None:
             f"--local-dir {mirror / model.repository}"
         )
     commit = commit or f"mirror-{short_digest(sorted(blobs.items()))}"  # not to be taken for a commit of the hub
-    target = repository_folder(model)
+    target = repository_folder(model.repository)
     for file, blob in blobs.items():
         _copy(folder / file, target / "blobs" / blob)
         _point(target / "snapshots" / commit / file, target / "blobs" / blob)
-    for name in (model.revision, commit):  # loaders ask for the branch first, then for what it stands for
+    for name in (model.revision, commit):  # other tools ask for the branch, then for what it stands for
         if not COMMIT.fullmatch(name):
             _refer(model, name, commit)
     if model.pinned:
@@ -194,14 +194,14 @@ def _source(model: Model, mirror: Path) -> tuple[Path, str | None]:
             raise PrerequisiteError(f"{model.name}: {plain} holds commit {commits.pop()}, wanted is {model.revision}")
         return plain, commits.pop() if len(commits) == 1 else None
     for root in (mirror, mirror / "hub"):
-        cached = root / repository_folder(model).name
+        cached = root / repository_folder(model.repository).name
         ref = cached / "refs" / model.revision
         commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else model.revision
         if (cached / "snapshots" / commit).is_dir():
             return cached / "snapshots" / commit, commit
+    cached = repository_folder(model.repository)
     raise PrerequisiteError(
-        f"{model.name}: the mirror {mirror} has neither {model.repository}/ nor {repository_folder(model).name}/ at "
-        f"{model.revision}"
+        f"{model.name}: the mirror {mirror} has neither {model.repository}/ nor {cached.name}/ at {model.revision}"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, near
-from bench.weights import COMMIT, Model, load_manifest
+from bench.weights import Model, at, load_manifest
 
 if TYPE_CHECKING:
     from bench.suite import Suite
@@ -47,6 +47,8 @@ def needed(suite: Suite) -> list[Model]:
     full) where a method, or a metric without an extractor, stands in its ``needed_by``. A revision that the suite names
     takes the place of the manifest's. What the suite only plans to use needs nothing yet.
     """
+    from bench.extractors import models
+
     told: dict[str, str | None] = {}  # what options and knobs say -> the revision said beside it
     makers, users = set[str](), set[str]()
     for base in bases(suite):
@@ -57,11 +59,11 @@ def needed(suite: Suite) -> list[Model]:
         told |= {v: None for v in m.set.values() if isinstance(v, str)}
     for m, metric in _taking_part(suite, "metric"):
         users |= set() if extractor_of(metric, m.extractor, suite.tier) else {getattr(metric, "name", m.ref)}
-    seen = {model.name for name in extractors(suite) for model in seen_by(name)}
+    seen = {model.name for name in extractors(suite) for model in models(name)}
     found = []
     for model in load_manifest().values():
         if model.repository in told:
-            found.append(_at(model, told[model.repository]))
+            found.append(at(model, told[model.repository]))
         elif model.name in told or model.name in seen:
             found.append(model)
         elif model.role in BASES:
@@ -80,12 +82,6 @@ def _taking_part(suite: Suite, kind: str) -> list[tuple[Any, Any]]:
     entries = suite.spec.methods if kind == "method" else suite.spec.metrics
     pairs = [(m, here(f"{kind}s", m.ref)) for m in entries if (kind, m.name) not in absent]
     return [(m, plugin) for m, plugin in pairs if plugin is not None]
-
-
-def _at(model: Model, revision: str | None) -> Model:
-    if revision is None:
-        return model
-    return model.model_copy(update={"revision": revision, "pinned": bool(COMMIT.fullmatch(revision))})
 
 
 @dataclass(frozen=True)
@@ -137,19 +133,6 @@ def extractor_of(metric: Any, named: str | None, tier: str) -> str | None:
 
     role = getattr(metric, "extractor", None)
     return named or (default(role, tier) if role in ROLES else None)
-
-
-def seen_by(extractor: str) -> list[Model]:
-    """The models an extractor is made of: those its files come from, its own first; else the one of its name."""
-    from bench.extractors import NAMES
-
-    manifest = load_manifest()
-    spec = NAMES.get(extractor)
-    if spec is None or not spec.file:
-        return [manifest[extractor]] if extractor in manifest else []
-    parts = [(s.repo or s.url, s.file) for s in (spec, *spec.also)]
-    found = [m for source, file in parts for m in manifest.values() if m.repository == source and file in m.files]
-    return list({m.name: m for m in found}.values())
 
 
 def here(kind: str, ref: str) -> Any:

@@ -35,7 +35,7 @@ def miniature(root: Path, pictures: int, metrics: Sequence[str], device: str) ->
         suite = load_suite("miniature", {**truth, "metrics": list(names or metrics)})
         took = clocked(lambda: score(suite, store, device=device), device)
         ledger = store.ledger()
-        return took, {key: r["values"] for key, r in (ledger.scores | ledger.set_scores).items()}
+        return took, {key: r["values"] for key, r in ledger.scored.items()}
 
     return [use.label for use in chosen.metrics], fresh
 

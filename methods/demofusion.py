@@ -27,8 +27,10 @@ hits depends on ``view_batch``, so that is part of the recipe. ``compat_scaling=
 Limits and deviations:
 
 * one side may be at most twice the other: phases above the first would have canvases lower than a window, where the
-  original fails. The longest side must be whole native squares (it silently rounds down), and both sides must divide
-  into S parts of whole cells. Loops are refused;
+  original fails. The longest side must be whole native squares (it silently rounds down). Loops are refused;
+* the shorter side of a phase is p / S of the canvas rounded down to whole cells, as there: on SDXL 3072x2048 px is made
+  from 85, 170 and 256 rows. From 7 phases on, rounding of its aspect ratio makes some canvases there a cell lower than
+  asked for; here they are as asked for;
 * DDIM is accepted (the original's pipeline only runs on schedulers with a step index, such as Euler), flow matching and
   schedulers with a memory are not;
 * noise of phase p comes from the stream ``demofusion-noise-p``, jitter from ``demofusion-jitter-p``; the original draws
@@ -51,36 +53,35 @@ from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
 from methods.sampling import noisable, noised, sized
-from methods.windows import Window, gather, grid, merge, starts
+from methods.windows import Window, gather, grid, merge, starts, unit
 
 DECODERS = ("tiled", "whole")
 
 
-def phase_sizes(height: int, width: int, window: int, factor: int = 1) -> list[tuple[int, int]]:
-    """(height, width) in cells of every phase, the last one being the canvas.
+def phase_sizes(height: int, width: int, window: int, factor: int | None = None) -> list[tuple[int, int]]:
+    """(height, width) in cells of every phase, rounded down, the last one being the canvas.
+
+    Args:
+        height, width: of the canvas in cells.
+        window: the native side in cells.
+        factor: pixels per cell, so that errors speak of pixels; without it they speak of cells.
 
     Raises:
-        UsageError: sides that phases cannot divide, or more than 2:1 (see the module's text).
+        UsageError: a longest side that is not whole native sides, or more than 2:1 (see the module's text).
     """
     longest, shortest = max(height, width), min(height, width)
-    phases = longest // window
+    phases, (f, px) = longest // window, unit(factor)
     if phases < 1 or longest % window:
         fits = max(1, phases)
         raise UsageError(
-            f"demofusion makes pictures whose longest side is whole native sides of {window * factor} px; got "
-            f"{longest * factor} px, nearest: {fits * window * factor} or {(fits + 1) * window * factor} px"
+            f"demofusion makes pictures whose longest side is whole native sides of {window * f} {px}; got "
+            f"{longest * f} {px}, nearest: {fits * window * f} or {(fits + 1) * window * f} {px}"
         )
     if phases > 1 and 2 * shortest < longest:
         raise UsageError(
-            f"demofusion makes pictures of at most 2:1; got {width * factor}x{height * factor} px: beyond, canvases of "
+            f"demofusion makes pictures of at most 2:1; got {width * f}x{height * f} {px}: beyond, canvases of "
             f"its phases are lower than a window, and the original fails. Ask for sides of at least "
-            f"{longest * factor // 2} px, or use multidiffusion"
-        )
-    if shortest % phases:
-        down = shortest // phases * phases
-        raise UsageError(
-            f"demofusion makes this picture in {phases} phases: the shorter side must be a multiple of "
-            f"{phases * factor} px, got {shortest * factor}; nearest: {down * factor} or {(down + phases) * factor} px"
+            f"{longest * f // 2} {px}, or use multidiffusion"
         )
     return [(p * height // phases, p * width // phases) for p in range(1, phases + 1)]
 

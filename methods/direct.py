@@ -5,7 +5,8 @@ procedure is diffusers' ``StableDiffusionPipeline`` (Apache-2.0) with the schedu
 to which results are equal at equal noise. Steps 50 and guidance 7.5 are that pipeline's defaults. The presets are the
 steps and guidance of the other families: their pipelines' defaults in diffusers, for FLUX.1-Krea-dev its model card's.
 
-Deviations: the initial noise comes from this benchmark's streams; no safety checker.
+Deviations: all noise comes from this benchmark's streams, that of schedulers which draw in their steps (DDPM, LCM) too;
+no safety checker.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
 from methods.canvas import cells, picture, start
+from methods.sampling import keyed
 
 
 def direct_latents(guided: Callable[[Tensor, Tensor], Tensor], scheduler: Scheduler, x: Tensor) -> Tensor:
@@ -63,7 +65,7 @@ def direct(
             "direct cannot make a loop: its edges never meet; use multidiffusion, or a canvas with loop=false"
         )
     size = cells(backbone, canvas)
-    scheduler = backbone.scheduler(steps, size)
+    scheduler = keyed(backbone.scheduler(steps, size), noise)
     with torch.no_grad():
         conditioning = backbone.condition(prompt.text, prompt.negative)
         with backbone.meter.stage("denoise"):

@@ -4,7 +4,7 @@ Wan Team, 2025, arXiv:2503.20314; the procedure is diffusers' ``WanPipeline`` (A
 at equal noise. Steps 50 and guidance 5 are that pipeline's defaults; its 81 frames are not: one frame is asked for, as
 the benchmark wants a picture. The flow shift is an option of the backbone (``shift``).
 
-Deviations: the initial noise comes from this benchmark's streams. The negative prompt is the prompt's, often empty;
+Deviations: all noise comes from this benchmark's streams. The negative prompt is the prompt's, often empty;
 Wan's own code brings a long default one, which a prompt set can carry.
 """
 
@@ -17,6 +17,7 @@ from bench.types import Canvas, Prompt
 from methods.backbones import Tensor, VideoBackbone
 from methods.canvas import cells, start
 from methods.direct import direct_latents
+from methods.sampling import keyed
 
 WHICH = ("first", "middle", "last")
 
@@ -68,7 +69,7 @@ def direct_video(
             f"nearest: {k * stride + 1} or {(k + 1) * stride + 1}"
         )
     size = cells(backbone, canvas)
-    scheduler = backbone.scheduler(steps, size)
+    scheduler = keyed(backbone.scheduler(steps, size), noise)
     with torch.no_grad():
         conditioning = backbone.condition(prompt.text, prompt.negative)
         with backbone.meter.stage("denoise"):

@@ -47,7 +47,7 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, picture, start
-from methods.sampling import reschedule
+from methods.sampling import reschedule, undrawn
 from methods.windows import Window, add_up, gather, grid
 
 FUSIONS = ("gf", "vcf", "gvcf")
@@ -201,6 +201,7 @@ def gvcf(
         )
     if fusion == "gf":
         scheduler: Any = backbone.scheduler(50 if steps is None else steps, (side, side))
+        undrawn(scheduler, "gvcf")
     else:
         scheduler = reschedule(backbone, "gvcf", "DDIMScheduler", 1000 if steps is None else steps, steps_offset=0)
     if remainder == "clamp" and any((v.x % step or v.y % step) for v in windows):

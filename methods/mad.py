@@ -51,6 +51,7 @@ from methods.attention import attention_layers, embedded_guidance, processors, u
 from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
 from methods.canvas import cells, picture, start
 from methods.multidiffusion import multidiffusion_latents
+from methods.sampling import undrawn
 from methods.windows import Window, gather, grid, merge, sides
 
 
@@ -263,6 +264,8 @@ def mad(
             f"{backbone.name}: a U-Net {'with' if consistency else 'without'} embedded guidance and "
             f"{type(scheduler).__name__} do not go together; consistency models need the option sampler=checkpoint"
         )
+    if not consistency:  # with one the noise is added here, after averaging
+        undrawn(scheduler, "mad")
     if consistency and prompt.negative:
         raise UsageError("a consistency model takes no negative prompt; this prompt has one")
     joint = Joint(windows, (height, width))

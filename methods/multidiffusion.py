@@ -31,6 +31,7 @@ from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
 from methods.canvas import cells, picture, start
+from methods.sampling import undrawn
 from methods.windows import Window, gather, grid, merge, sides
 
 
@@ -97,16 +98,18 @@ def multidiffusion(
         (3, height, width) in [0, 1].
 
     Raises:
-        UsageError: before anything is computed, where the canvas does not fit (see the module's text).
+        UsageError: before anything is computed, where the canvas does not fit (see the module's text), or a scheduler
+            draws in its steps.
     """
     import torch
 
     height, width = cells(backbone, canvas)
     side, step = sides(backbone.window, window, stride, 8)
     windows = grid(height, width, side, step, remainder=remainder, loop=canvas.loop, factor=backbone.factor)
+    scheduler = backbone.scheduler(steps, (side, side))
+    undrawn(scheduler, "multidiffusion")
     with torch.no_grad():
         conditioning = backbone.condition(prompt.text, prompt.negative)
-        scheduler = backbone.scheduler(steps, (side, side))
         with backbone.meter.stage("denoise"):
             latents = multidiffusion_latents(
                 lambda views, t: backbone.guided(views, t, conditioning, guidance),

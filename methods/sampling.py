@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import UsageError
+from bench.noise import Noise
 from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
 from methods.backbones.schedules import make_scheduler
 
@@ -22,6 +25,35 @@ def memoryless(scheduler: Scheduler, method: str) -> None:
             f"{method} moves its windows between steps, and {name} remembers earlier steps of each window: use a "
             f"backbone that samples by DDIM or Euler (Stable Diffusion and SDXL: sampler=ddim)"
         )
+
+
+def keyed(scheduler: Any, noise: Noise) -> Any:
+    """The scheduler; what its steps draw comes from the streams ``step-0``, ``step-1``, ... of the picture.
+
+    For samplers that step the whole canvas at once. Windows would get numbers of their own, which averaging takes away.
+    """
+    count = itertools.count()
+    if hasattr(scheduler, "numbers"):
+        scheduler.numbers = lambda shape: noise.normal(f"step-{next(count)}", shape)
+    return scheduler
+
+
+def undrawn(scheduler: Scheduler, method: str) -> None:
+    """Refuse a scheduler that draws, before any work: a copy of it takes its first steps on one number."""
+    import torch
+
+    from methods.backbones.drawing import DrawsError
+
+    if not hasattr(scheduler, "numbers"):  # a caller's own
+        return
+    trial, one = copy.deepcopy(scheduler), torch.ones(1, 1, 1, 1)
+    try:
+        for t in trial.timesteps[:3]:  # solvers of second order may draw in the second only
+            trial.step(trial.scale_model_input(one, t), t, one)
+    except DrawsError as refusal:
+        raise UsageError(
+            f"{method} averages windows, and noise that each draws for itself would average away: {refusal}"
+        ) from None
 
 
 def noisable(scheduler: Scheduler, method: str) -> None:

@@ -42,6 +42,7 @@ from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor
 from methods.canvas import cells, start
 from methods.sampling import reschedule
+from methods.windows import unit
 
 
 class Tile(NamedTuple):
@@ -64,8 +65,10 @@ class Tile(NamedTuple):
         return seen[..., self.left * factor : (self.left + self.width) * factor]
 
 
-def tiles(height: int, width: int, side: int, context: int, loop: bool = False, factor: int = 1) -> list[Tile]:
-    """A row of square tiles over a canvas of ``height`` x ``width`` cells.
+def tiles(
+    height: int, width: int, side: int, context: int, loop: bool = False, factor: int | None = None
+) -> list[Tile]:
+    """A row of square tiles over a canvas of ``height`` x ``width`` cells; ``factor`` pixels a cell, for messages.
 
     Raises:
         UsageError: a canvas that is not one row of whole tiles, or a context beyond the neighbour.
@@ -73,10 +76,10 @@ def tiles(height: int, width: int, side: int, context: int, loop: bool = False, 
     if side < 1:
         raise UsageError(f"a tile needs at least one cell, got {side}")
     if height != side or width % side or not width:
-        down = max(1, width // side) * side
+        down, (f, px) = max(1, width // side) * side, unit(factor)
         raise UsageError(
-            f"tileddiffusion joins square tiles of {side * factor} px in one row; got {width * factor}x"
-            f"{height * factor} px, ask for {down * factor}x{side * factor} or {(down + side) * factor}x{side * factor}"
+            f"tileddiffusion joins square tiles of {side * f} {px} in one row; got {width * f}x{height * f} {px}, "
+            f"ask for {down * f}x{side * f} or {(down + side) * f}x{side * f}"
         )
     if not 0 <= context <= side:
         raise UsageError(f"the context is a strip of one neighbour: 0 to {side} cells, got {context}")

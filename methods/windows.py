@@ -40,8 +40,20 @@ def starts(length: int, window: int, stride: int, remainder: str = "zero", loop:
     return found
 
 
+def unit(factor: int | None) -> tuple[int, str]:
+    """What a message multiplies a number of cells by, and what it calls the product: pixels if a cell's are known."""
+    return (1, "cells") if factor is None else (factor, "px")
+
+
 def grid(
-    height: int, width: int, window: int, stride: int, *, remainder: str = "refuse", loop: bool = False, factor: int = 1
+    height: int,
+    width: int,
+    window: int,
+    stride: int,
+    *,
+    remainder: str = "refuse",
+    loop: bool = False,
+    factor: int | None = None,
 ) -> list[Window]:
     """Square windows in reading order over a canvas of ``height`` x ``width`` cells.
 
@@ -50,7 +62,7 @@ def grid(
         remainder: what becomes of the cells at the right and bottom that whole strides do not reach: ``refuse``
             the canvas, leave them uncovered (``zero``), or ``clamp`` one more window to the edge.
         loop: left and right edge meet, windows wrap round; rows never do.
-        factor: pixels per cell, so that errors speak of pixels.
+        factor: pixels per cell, so that errors speak of pixels; without it they speak of cells.
 
     Raises:
         UsageError: a canvas smaller than the window, a stride that leaves gaps, cells left over under ``refuse``.
@@ -63,21 +75,22 @@ def grid(
         raise UsageError(
             f"stride must be 1 to {window} cells, the window, or gaps stay empty between windows; got {stride}"
         )
+    f, px = unit(factor)
     axes = (("height", height, False), ("width", width, loop))
     for side, cells, _ in axes:
         if cells < window:
             raise UsageError(
-                f"the canvas {side} is {cells * factor} px, a window is {window * factor} px: "
-                f"ask for a {side} of at least {window * factor} px"
+                f"the canvas {side} is {cells * f} {px}, a window is {window * f} {px}: "
+                f"ask for a {side} of at least {window * f} {px}"
             )
     for side, cells, ring in axes:
         over = cells % stride if ring else (cells - window) % stride
         if over and remainder == "refuse":
             down, up = cells - over, cells - over + stride
-            fits = f"{down * factor} or {up * factor} px" if down >= window else f"{up * factor} px"
+            fits = f"{down * f} or {up * f} {px}" if down >= window else f"{up * f} {px}"
             raise UsageError(
-                f"windows of {window * factor} px at stride {stride * factor} px leave {over * factor} of the "
-                f"{cells * factor} px of {side} over; nearest that fit: {fits}. Or set remainder=clamp (one more "
+                f"windows of {window * f} {px} at stride {stride * f} {px} leave {over * f} of the "
+                f"{cells * f} {px} of {side} over; nearest that fit: {fits}. Or set remainder=clamp (one more "
                 f"window at the edge) or remainder=zero (as the official code: the strip stays empty)"
             )
     rows = starts(height, window, stride, remainder)

@@ -38,10 +38,10 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def manifest(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts other models into the manifest's place."""
-    from bench import weights, weights_suite
+    from bench import extractors, weights, weights_suite
 
     def put(*models: Model) -> None:
-        for module in (weights, weights_suite):
+        for module in (extractors, weights, weights_suite):
             monkeypatch.setattr(module, "load_manifest", lambda: {m.name: m for m in models})
 
     return put
@@ -51,7 +51,7 @@ def manifest(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def hub(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub that downloads go to, as HF_ENDPOINT makes them."""
     import fakehub
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     with fakehub.serve() as running:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -59,4 +59,5 @@ def hub(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(caches / "no-token"))
+        monkeypatch.setattr(hf_api.api, "endpoint", running.url)
         yield running

@@ -75,24 +75,37 @@ def mirrored(folder: Path, commit: str, files: dict[str, bytes] = FILES) -> Path
 
 
 class Hub:
-    """Repositories by id, and what the hub was asked.
+    """Repositories by id and commit, and what the hub was asked.
 
     Attributes:
+        main: the commit that each repository's ``main`` is at.
         gated: repositories whose files are refused.
         torn: files whose next answer breaks off in the middle.
         asked: (method, file, Range header or None) of every request for a file.
+        requests: method and path of every request, for files or not.
     """
 
     def __init__(self) -> None:
-        self.repos: dict[str, dict[str, bytes]] = {}
+        self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.main: dict[str, str] = {}
+        self.requests: list[str] = []
         self.gated: set[str] = set()
         self.torn: set[str] = set()
         self.asked: list[tuple[str, str, str | None]] = []
         self.url = ""
 
-    def add(self, repo: str, folder: Path) -> None:
+    def add(self, repo: str, folder: Path, commit: str = COMMIT) -> None:
+        """A commit with a folder's files; ``main`` moves on to it, and earlier commits stay."""
         files = sorted(p for p in folder.rglob("*") if p.is_file())
-        self.repos[repo] = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+        content = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+        self.repos.setdefault(repo, {})[commit] = content
+        self.main[repo] = commit
+
+    def at(self, repo: str, revision: str = "main") -> tuple[str, dict[str, bytes]] | None:
+        """(commit, files) that a revision stands for."""
+        commit = self.main.get(repo, "") if revision == "main" else revision
+        files = self.repos.get(repo, {}).get(commit)
+        return None if files is None else (commit, files)
 
     def served(self, method: str = "GET") -> list[str]:
         return [file for asked, file, _ in self.asked if asked == method]
@@ -114,21 +127,24 @@ def serve() -> Iterator[Hub]:
 
         def answer(self) -> None:
             path = self.path.partition("?")[0]
-            if api := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/(revision|tree)/\w+", path):
-                self.tell(api[1], api[2])
-            elif file := re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/\w+/(.+)", path):
-                self.hand_out(file[1], file[2])
+            hub.requests.append(f"{self.command} {path}")
+            if api := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/(revision|tree)/(\w+))?", path):
+                self.tell(api[1], api[2] or "revision", api[3] or "main")
+            elif file := re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/(\w+)/(.+)", path):
+                self.hand_out(file[1], file[2], file[3])
             elif path.startswith("/files/"):
-                self.hand_out("files", path.removeprefix("/files/"))
+                self.hand_out("files", "main", path.removeprefix("/files/"))
             else:
                 self.refuse(404, "EntryNotFound")
 
-        def tell(self, repo: str, what: str) -> None:
-            files = hub.repos.get(repo)
-            if files is None:
+        def tell(self, repo: str, what: str, revision: str) -> None:
+            there = hub.at(repo, revision)
+            if there is None:
                 return self.refuse(404, "RepoNotFound")
+            commit, files = there
             if what == "revision":
-                return self.send(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": []}).encode())
+                siblings = [{"rfilename": file} for file in files]
+                return self.send(200, json.dumps({"id": repo, "sha": commit, "siblings": siblings}).encode())
             tree = []
             for file, data in files.items():
                 entry: dict[str, Any] = {"type": "file", "path": file, "size": len(data), "oid": git_id(data)}
@@ -137,15 +153,16 @@ def serve() -> Iterator[Hub]:
                 tree.append(entry)
             return self.send(200, json.dumps(tree).encode())
 
-        def hand_out(self, repo: str, file: str) -> None:
+        def hand_out(self, repo: str, revision: str, file: str) -> None:
             span = self.headers.get("Range")
             hub.asked.append((self.command, file, span))
             if repo in hub.gated:
                 return self.refuse(403, "GatedRepo")
-            data = hub.repos.get(repo, {}).get(file)
+            commit, files = hub.at(repo, revision) or ("", {})
+            data = files.get(file)
             if data is None:
                 return self.refuse(404, "EntryNotFound")
-            headers = {"ETag": f'"{blob_id(data)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            headers = {"ETag": f'"{blob_id(data)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
             start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
             if start:
                 headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.ledger import SLOTS, Ledger, group_id
+from bench.records import stamped
+
 Record = dict[str, Any]
 SUITE, DIGEST = "tiny@1", "d" * 24
 
 
 class Hand:
-    """Writes records the way a run does, with a clock that ticks once a record."""
+    """Writes records the way a run does, with a clock that ticks once a record; a later one replaces an earlier."""
 
-    def __init__(self) -> None:
+    def __init__(self, year: int = 2026) -> None:
         self.records: list[Record] = []
+        self.year = year
 
     def add(self, kind: str, **fields: Any) -> None:
         tick = len(self.records)
-        self.records.append({"v": 1, "kind": kind, "time": f"2026-01-01T{tick // 60:02}:{tick % 60:02}:00Z", **fields})
+        record = {"kind": kind, **fields}
+        if kind in SLOTS:
+            record = Ledger(self.records).replacing(record)
+        time = f"{self.year}-01-01T{tick // 60:02}:{tick % 60:02}:00Z"
+        self.records.append(stamped({"time": time, **record})[0])
 
     def run(self, run_id: str, status: str, suite: str = SUITE, digest: str = DIGEST) -> None:
         environment = {"python": "3.11", "torch": "2.14", "device": "cpu", "threads": 2}
@@ -36,6 +44,7 @@ class Hand:
         part: str = "4to1",
         control: bool = False,
         optimises: tuple[str, ...] = (),
+        asked: str | None = None,
     ) -> str:
         """Plan a picture; returns its recipe id."""
         recipe_id = f"r-{label}-{prompt}-{seed}"
@@ -53,6 +62,7 @@ class Hand:
             preset=None,
             control=control,
             optimises=list(optimises),
+            asked=asked,
         )
         return recipe_id
 
@@ -124,6 +134,8 @@ class Hand:
         view: str = "tiles",
         extractor: str | None = "world-vit",
         prompt_id: str | None = None,
+        source: str = "s",
+        asked: str | None = None,
     ) -> None:
         self.add(
             "score",
@@ -131,14 +143,25 @@ class Hand:
             recipe_id=None,
             metric=metric,
             metric_version="1",
+            metric_source=source,
             extractor=extractor,
             extractor_digest=extractor and "e" * 24,
             view=view,
-            key=f"k-{image_id}-{metric}-{view}-{prompt_id}",
+            key="-".join(map(str, ("k", image_id, metric, view, prompt_id, asked, source))),
+            asked=asked,
             params={},
             values=values,
             prompt_id=prompt_id,
         )
+
+    def group(self, label: str, digest: str, part: str) -> str:
+        """The pictures there are of a cell of the board."""
+        ledger = Ledger(self.records)
+        cells = [
+            m for m in ledger.members.values() if (m["label"], m["suite_digest"], m["part"]) == (label, digest, part)
+        ]
+        made = [(m, ledger.images[m["recipe_id"]]) for m in cells if m["recipe_id"] in ledger.images]
+        return group_id((m["prompt_id"], m["seed"], image["image_id"]) for m, image in made)
 
     def set_score(
         self,
@@ -166,6 +189,7 @@ class Hand:
             reference_id="p" * 24,
             params={},
             key=f"k-{label}-{metric}-{n}",
+            group_id=self.group(label, digest, part),
             n=n,
             m=50,
             values=values,

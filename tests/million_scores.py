@@ -1,4 +1,4 @@
-"""How long the board, `compare` and `gate` take on a leaderboard of 1,000,000 score rows: run by hand, asserts no time.
+"""How long the index, the board, `compare` and `gate` take for 1,000,000 score rows: run by hand, asserts no time.
 
     python tests/million_scores.py              # seconds of each command, start of Python included
     python tests/million_scores.py --profile    # and where they go
@@ -9,22 +9,26 @@ In two shapes: few methods with many seeds, and many methods, because ranks comp
 from __future__ import annotations
 
 import cProfile
+import math
 import os
 import pstats
+import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from gating import suite_in
 
 from bench.cli import main
-from bench.index import NAME, query_file
+from bench.ids import digest
+from bench.records import stamped
 from bench.suite import load_suite
-from bench.tables import TABLES, VIEWS
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Shape:
 
 
 SHAPES = (Shape(2, 1000, 10, 5, 10), Shape(20, 1000, 1, 10, 5))
-COMMANDS = ("board", "board --format md", "compare s00 s01", "gate --baseline s00 --candidate s01")
+COMMANDS = ("store index", "board", "board --format md", "compare s00 s01", "gate --baseline s00 --candidate s01")
 
 PLUGIN = '''
 @metric("m{i}", scope="image", values={{"m{i}": "lower"}})
@@ -73,38 +77,33 @@ def write(folder: Path, shape: Shape) -> Path:
     file = Path(suite_in(folder, prompts=shape.prompts, text=text).file or "")
     with (folder / "plugins.py").open("a") as plugins:
         plugins.write("".join(PLUGIN.format(i=i) for i in numbers))
-    (folder / "store").mkdir()
-    fill(folder / "store" / NAME, load_suite(str(file)).digest, shape)
+    fill(folder / "store" / "records", load_suite(str(file)).digest, shape)
     return file
 
 
-def fill(path: Path, digest: str, shape: Shape) -> None:
-    """A leaderboard as the index makes it, filled by SQL; every method is 0.01 worse than the one before."""
-    import duckdb
+def fill(folder: Path, suite: str, shape: Shape) -> None:
+    """A segment of records as a run leaves them; every method is 0.01 worse than the one before."""
+    noise, views = random.Random(0), range(shape.views)
+    folder.mkdir(parents=True)
+    with (folder / "million.jsonl").open("wb") as segment:
 
-    with duckdb.connect(str(path)) as con:
-        for table, columns in TABLES.items():
-            declared = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-            con.execute(f"create table {table} ({declared})")
-        for view, sql in VIEWS.items():
-            con.execute(f"create view {view} as {sql}")
-        con.execute(f"""create temp table cell as select printf('s%02d', m) as method, printf('p%02d', p) as prompt_id,
-            s as seed, m || '-' || p || '-' || s as recipe_id, 'i-' || m || '-' || p || '-' || s as image_id,
-            hash(p) % 1000 / 1000.0 + 0.01 * m as level
-            from range({shape.methods}) m(m), range({shape.prompts}) p(p), range({shape.seeds}) s(s)""")
-        con.execute(f"""insert into member by name select 'million@1' as suite, '{digest}' as suite_digest,
-            '2to1' as part, method, false as control, prompt_id, seed, recipe_id, 'many' as prompt_set,
-            'miniature' as tier from cell""")
-        con.execute("""insert into recipe by name select recipe_id, prompt_id, seed, 16 as width, 8 as height,
-            false as loop, method, '{}' as params from cell""")
-        con.execute("insert into image by name select recipe_id, image_id, 16 as width, 8 as height from cell")
-        con.execute(f"""insert into part by name
-            select '{digest}' as suite_digest, '2to1' as part, 16 as width, 8 as height, false as loop""")
-        con.execute(f"""insert into protocol by name select 'protocol' || i as protocol, 'm' || i as metric,
-            'whole' as view, '{{}}' as params from range({shape.metrics}) r(i)""")
-        con.execute(f"""insert into score by name select image_id, 'protocol' || i as protocol, 'm' || i as metric,
-            'm' || i as name, v as "index", level + random() / 10 as value
-            from cell, range({shape.metrics}) r(i), range({shape.views}) w(v)""")
+        def write(kind: str, **fields: Any) -> None:
+            segment.write(stamped({"kind": kind, "time": "2026-01-01T00:00:00Z", **fields})[1])
+
+        for m, p, s in product(range(shape.methods), range(shape.prompts), range(shape.seeds)):
+            recipe_id, image_id = digest(["recipe", m, p, s]), digest(["image", m, p, s])
+            cell = {"suite": "million@1", "suite_digest": suite, "tier": "miniature", "part": "2to1", "seed": s,
+                    "prompt_set": "many", "label": f"s{m:02}", "prompt_id": f"p{p:02}",
+                    "recipe_id": recipe_id}  # fmt: skip
+            recipe = {"method": f"s{m:02}", "prompt_id": f"p{p:02}", "prompt": f"a photo of thing {p}", "seed": s,
+                      "params": {}, "canvas": {"width": 16, "height": 8, "loop": False}}  # fmt: skip
+            write("member", **cell, control=False, optimises=[])
+            write("image", **cell, recipe=recipe, image_id=image_id, width=16, height=8, flags=[])
+            level = digest([p]).count("0") / 10 + 0.01 * m
+            for name in (f"m{i}" for i in range(shape.metrics)):
+                values = [[name, v, level + noise.random() / 10] for v in views]
+                write("score", key=digest([image_id, name]), image_id=image_id, recipe_id=recipe_id, metric=name,
+                      metric_version="1", metric_source="m", params={}, view="whole", values=values)  # fmt: skip
 
 
 def measure(command: list[str]) -> str:
@@ -134,10 +133,10 @@ if __name__ == "__main__":
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             file = write(Path(folder), shape)
-            ((rows,),) = query_file(Path(folder) / "store" / NAME, "select count(*) from score")[1]
-            sys.stdout.write(f"{rows:,} score rows: {shape}\n")
+            sys.stdout.write(f"{math.prod(astuple(shape)):,} score rows: {shape}\n")
             for words in COMMANDS:
-                command = [*words.split(), "--suite", str(file), "--store", str(Path(folder) / "store")]
+                command = [*words.split(), "--store", str(Path(folder) / "store")]
+                command += ["--suite", str(file)] if words != "store index" else []
                 sys.stdout.write(f"  {words}: {measure(command)}\n")
                 if "--profile" in sys.argv[1:]:
                     profile(command)

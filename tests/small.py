@@ -39,6 +39,7 @@ class Meter:
         return Cost(self.nfe, {"denoise": 0.25}, 4096)
 
 class Backbone:
+    weights = Info.weights_digest
     def __init__(self):
         self.meter = Meter()
 

@@ -145,7 +145,7 @@ def test_a_manifest_is_proposed_from_names_and_sizes(folder: Path, suite: Suite,
         "file,prompt_id,seed,part", "0_reef.png,reef,0,2to1", "dune seed 0.jpg,dune,0,2to1",
         "harbour-seed0.png,harbour,0,2to1",
     ]  # fmt: skip
-    assert lost == ["reef-small.png", "reefs.png"]
+    assert lost == ["reef-small.png: no part is 9x8", "reefs.png: no id of a prompt is in its name"]
     path = folder / "proposed.csv"
     path.write_text(text)
     assert adopt(folder, suite, "theirs", path, store).adopted == 3

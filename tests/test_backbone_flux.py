@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from close import products, rounding, sampled
 from tiny_pipelines import write_flux
 
 from bench.errors import UsageError
 from bench.ids import folder_digest
 from bench.noise import Noise
 from bench.types import Canvas, Prompt
-from methods.backbones.flux import flux_dev, flux_krea
+from methods.backbones.flux import LAYOUT, flux_dev, flux_krea
 from methods.canvas import start
 from methods.direct import direct, direct_latents
 from methods.multidiffusion import multidiffusion
@@ -27,6 +29,13 @@ GUIDANCE = 3.5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_flux(tmp_path_factory.mktemp("flux"))
+
+
+@pytest.fixture(scope="module")
+def close(folder: Path) -> Callable[[float], float]:
+    """How far pictures and latents of five steps at a guidance scale may lie apart."""
+    backbone = flux_dev(model=str(folder))
+    return lambda guidance: sampled(backbone, 5, guidance)
 
 
 def by_diffusers(folder: Path, output: str, mu: float | None = None, **changes: Any) -> Any:
@@ -53,31 +62,35 @@ def ours(folder: Path, guidance: float = GUIDANCE, **options: Any) -> torch.Tens
 
 
 @pytest.mark.parametrize("guidance", [3.5, 1.0])
-def test_direct_is_the_pipelines_picture(folder: Path, guidance: float) -> None:
-    expected = by_diffusers(folder, "pt", guidance_scale=guidance)
-    torch.testing.assert_close(ours(folder, guidance), expected, atol=1e-5, rtol=0)
+def test_direct_is_the_pipelines_picture(folder: Path, guidance: float, close: Callable[[float], float]) -> None:
+    expected = by_diffusers(folder, "pt", guidance_scale=guidance)  # an input of the network: u + g (c - u) with g = 1
+    torch.testing.assert_close(ours(folder, guidance), expected, atol=close(1.0), rtol=0)
 
 
 def test_final_latents_are_the_pipelines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = flux_dev(model=str(folder))
     monkeypatch.setattr(backbone, "decode", lambda latents: latents)
     found = direct.fn(backbone, BOAT, CANVAS, Noise(0, BOAT.id), steps=5, guidance=GUIDANCE)
-    torch.testing.assert_close(found, by_diffusers(folder, "latent"), atol=1e-5, rtol=0)
+    expected = by_diffusers(folder, "latent")
+    close = sampled(backbone, 5) * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=close, rtol=0)
     assert backbone.meter.nfe == 5  # guidance is an input: one evaluation a step
 
 
-def test_a_fixed_mu_is_the_pipelines_with_that_mu(folder: Path) -> None:
+def test_a_fixed_mu_is_the_pipelines_with_that_mu(folder: Path, close: Callable[[float], float]) -> None:
     found = ours(folder, mu=1.15)
-    torch.testing.assert_close(found, by_diffusers(folder, "pt", mu=1.15), atol=1e-5, rtol=0)
-    assert float((found - ours(folder)).abs().max()) > 2e-5
+    torch.testing.assert_close(found, by_diffusers(folder, "pt", mu=1.15), atol=close(1.0), rtol=0)
+    assert float((found - ours(folder)).abs().max()) > 2 * close(1.0)
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"guidance_scale": 3.0}, {"num_inference_steps": 6}, {"mu": 0.5}, {"max_sequence_length": 256}],
 )
-def test_what_decides_the_picture_is_not_lost_in_the_tolerance(folder: Path, changes: dict[str, Any]) -> None:
-    assert float((ours(folder) - by_diffusers(folder, "pt", **changes)).abs().max()) > 2e-5
+def test_what_decides_the_picture_is_not_lost_in_the_tolerance(
+    folder: Path, changes: dict[str, Any], close: Callable[[float], float]
+) -> None:
+    assert float((ours(folder) - by_diffusers(folder, "pt", **changes)).abs().max()) > 2 * close(1.0)
 
 
 @pytest.mark.parametrize(("negative", "equal"), [("blurry", True), ("sharp", False)])
@@ -94,8 +107,9 @@ def test_true_guidance_through_predict_is_the_pipelines(folder: Path, negative: 
     with torch.no_grad():
         found = direct_latents(guided, scheduler, start(backbone, scheduler, Noise(0, BOAT.id), (4, 12)))[0]
     more = {"true_cfg_scale": 4.0, "negative_prompt": negative, "num_inference_steps": 3}
-    apart = float((found - by_diffusers(folder, "latent", **more)).abs().max())
-    assert (apart < 1e-5) == equal
+    expected = by_diffusers(folder, "latent", **more)
+    apart, close = float((found - expected).abs().max()), sampled(backbone, 3, 4.0) * float(expected.abs().max())
+    assert apart < close if equal else apart > 2 * close
 
 
 def test_without_a_guidance_input_the_network_is_asked_for_none(folder: Path) -> None:
@@ -104,8 +118,9 @@ def test_without_a_guidance_input_the_network_is_asked_for_none(folder: Path) ->
     x = torch.randn(2, 16, 4, 8, generator=torch.Generator().manual_seed(0))
     alone = backbone.predict(x, torch.tensor(500.0), told.embeds, told.added)
     both = backbone.guided(x[1:], torch.tensor(500.0), told, 1.0)
-    torch.testing.assert_close(alone[1:], both, atol=1e-6, rtol=0)
-    assert float((both - backbone.guided(x[1:], torch.tensor(500.0), told, 3.5)).abs().max()) > 1e-4
+    close = rounding(float(both.abs().max()), products(backbone.network))
+    torch.testing.assert_close(alone[1:], both, atol=close, rtol=0)
+    assert float((both - backbone.guided(x[1:], torch.tensor(500.0), told, 3.5)).abs().max()) > 2 * close
 
 
 # By hand: mu = 0.5 + 0.65 (tokens - 256) / 3840, then the last of 28 sigmas e^mu / (e^mu + 27).
@@ -159,7 +174,7 @@ def test_windows_run_unchanged_and_one_window_is_direct_sampling(folder: Path) -
     assert (wide.shape, backbone.meter.nfe) == ((3, 32, 64), 2 * 3)
     one = multidiffusion.fn(backbone, BOAT, Canvas(32, 32), Noise(0, "boat"), window=8, **knobs)
     plain = direct.fn(backbone, BOAT, Canvas(32, 32), Noise(0, "boat"), **knobs)
-    torch.testing.assert_close(one, plain, atol=1e-6, rtol=0)
+    torch.testing.assert_close(one, plain, atol=sampled(backbone, 2), rtol=0)
 
 
 @pytest.mark.parametrize(("words", "flags"), [(10, []), (20, ["prompt-truncated"])])
@@ -170,7 +185,7 @@ def test_cut_prompts_are_flagged(folder: Path, words: int, flags: list[str]) -> 
 
 
 def test_a_folder_round_trips_and_a_partial_one_is_refused_in_one_error(folder: Path, tmp_path: Path) -> None:
-    assert flux_dev.describe(model=str(folder)).weights_digest == folder_digest(folder)
+    assert flux_dev.describe(model=str(folder)).weights_digest == folder_digest(folder, LAYOUT)
     saved = Path(shutil.copytree(folder, tmp_path / "flux"))
     flux_dev(model=str(folder)).parts["text_encoder_2"].save_pretrained(saved / "text_encoder_2", max_shard_size="20KB")
     (saved / "text_encoder_2/model.safetensors").unlink(missing_ok=True)
@@ -183,20 +198,9 @@ def test_a_folder_round_trips_and_a_partial_one_is_refused_in_one_error(folder: 
         assert part in str(caught.value)
 
 
-def test_a_repository_is_identified_by_the_commit_of_its_transformer(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repo, commit = tmp_path / "models--somebody--flux", "0123456789" * 4
-    shutil.copytree(folder / "transformer", repo / "snapshots" / commit / "transformer")  # no model_index.json
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(commit)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
-    assert flux_dev.describe(model="somebody/flux").weights_digest == f"somebody/flux@{commit}"
-
-
 def test_attention_backends_change_rounding_only(folder: Path) -> None:
-    torch.testing.assert_close(ours(folder, attention="native"), ours(folder), atol=1e-5, rtol=0)
+    close = sampled(flux_dev(model=str(folder)), 5)
+    torch.testing.assert_close(ours(folder, attention="native"), ours(folder), atol=close, rtol=0)
     with pytest.raises(UsageError, match="attention 'natif' does not work here"):
         flux_dev(model=str(folder), attention="natif")
 

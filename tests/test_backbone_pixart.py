@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from close import sampled
 from tiny_pipelines import write_pixart
 
 from bench.errors import UsageError
 from bench.ids import folder_digest
 from bench.noise import Noise
 from bench.types import Canvas, Prompt
-from methods.backbones.pixart import pixart_sigma
+from methods.backbones.pixart import LAYOUT, pixart_sigma
 from methods.direct import direct
 from methods.multidiffusion import multidiffusion
 
@@ -27,6 +29,13 @@ GUIDANCE = 4.5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pixart(tmp_path_factory.mktemp("pixart"))
+
+
+@pytest.fixture(scope="module")
+def close(folder: Path) -> Callable[[float], float]:
+    """How far pictures and latents of five steps at a guidance scale may lie apart."""
+    backbone = pixart_sigma(model=str(folder))
+    return lambda guidance: sampled(backbone, 5, guidance)
 
 
 def by_diffusers(folder: Path, output: str, negative: str = BOAT.negative, **changes: Any) -> Any:
@@ -48,26 +57,32 @@ def ours(folder: Path, negative: str = BOAT.negative, guidance: float = GUIDANCE
 
 
 @pytest.mark.parametrize(("negative", "guidance"), [("blurry", 4.5), ("", 4.5), ("blurry", 1.0)])
-def test_direct_is_the_pipelines_picture(folder: Path, negative: str, guidance: float) -> None:
+def test_direct_is_the_pipelines_picture(
+    folder: Path, negative: str, guidance: float, close: Callable[[float], float]
+) -> None:
     expected = by_diffusers(folder, "np", negative, guidance_scale=guidance)
     found = ours(folder, negative, guidance)
-    torch.testing.assert_close(found, torch.from_numpy(expected).permute(2, 0, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, torch.from_numpy(expected).permute(2, 0, 1), atol=close(guidance), rtol=0)
 
 
 def test_final_latents_are_the_pipelines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = pixart_sigma(model=str(folder))
     monkeypatch.setattr(backbone, "decode", lambda latents: latents)
     found = direct.fn(backbone, BOAT, CANVAS, Noise(0, BOAT.id), steps=5, guidance=GUIDANCE)
-    torch.testing.assert_close(found, by_diffusers(folder, "latent"), atol=1e-5, rtol=0)
+    expected = by_diffusers(folder, "latent")
+    close = sampled(backbone, 5, GUIDANCE) * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=close, rtol=0)
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"guidance_scale": 4.0}, {"num_inference_steps": 6}, {"negative": ""}, {"max_sequence_length": 12}],
 )
-def test_what_decides_the_picture_is_not_lost_in_the_tolerance(folder: Path, changes: dict[str, Any]) -> None:
+def test_what_decides_the_picture_is_not_lost_in_the_tolerance(
+    folder: Path, changes: dict[str, Any], close: Callable[[float], float]
+) -> None:
     other = torch.from_numpy(by_diffusers(folder, "np", **changes)).permute(2, 0, 1)
-    assert float((ours(folder) - other).abs().max()) > 2e-5
+    assert float((ours(folder) - other).abs().max()) > 2 * close(GUIDANCE)
 
 
 def test_nothing_is_snapped_to_a_table_of_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +105,12 @@ def test_checkpoints_with_micro_conditions_are_told_size_and_aspect(tmp_path: Pa
         num_inference_steps=5, use_resolution_binning=False, clean_caption=False, max_sequence_length=300,
     ).images[0]  # fmt: skip
     apart = (ours(model) - torch.from_numpy(expected).permute(2, 0, 1)).abs().max()
-    assert float(apart) < 1e-5
     backbone = pixart_sigma(model=str(model))
+    close = sampled(backbone, 5, GUIDANCE)
+    assert float(apart) < close
     backbone.factor = 8  # the same latents, taken for a canvas of twice the sides
     wrong = direct.fn(backbone, BOAT, Canvas(96, 32), Noise(0, BOAT.id), steps=5, guidance=GUIDANCE)
-    assert float((wrong - torch.from_numpy(expected).permute(2, 0, 1)).abs().max()) > 2e-5
+    assert float((wrong - torch.from_numpy(expected).permute(2, 0, 1)).abs().max()) > 2 * close
 
 
 def test_windows_of_a_multistep_solver_run_unchanged_and_one_is_direct_sampling(folder: Path) -> None:
@@ -103,7 +119,7 @@ def test_windows_of_a_multistep_solver_run_unchanged_and_one_is_direct_sampling(
     wide = multidiffusion.fn(backbone, BOAT, Canvas(96, 32), Noise(0, "boat"), stride=4, **knobs)
     assert (wide.shape, backbone.meter.nfe) == ((3, 32, 96), 2 * 4 * 5)
     one, plain = (run.fn(backbone, BOAT, Canvas(32, 32), Noise(0, "boat"), **knobs) for run in (multidiffusion, direct))
-    torch.testing.assert_close(one, plain, atol=1e-6, rtol=0)
+    torch.testing.assert_close(one, plain, atol=sampled(backbone, 4, GUIDANCE), rtol=0)
 
 
 @pytest.mark.parametrize(("words", "flags"), [(40, []), (70, ["prompt-truncated"])])
@@ -114,7 +130,7 @@ def test_cut_prompts_are_flagged(folder: Path, words: int, flags: list[str]) -> 
 
 
 def test_a_folder_round_trips_and_a_partial_one_is_refused_in_one_error(folder: Path, tmp_path: Path) -> None:
-    assert pixart_sigma.describe(model=str(folder)).weights_digest == folder_digest(folder)
+    assert pixart_sigma.describe(model=str(folder)).weights_digest == folder_digest(folder, LAYOUT)
     saved = Path(shutil.copytree(folder, tmp_path / "pixart"))
     config = json.loads((saved / "transformer/config.json").read_text())
     older = {**config, "_class_name": "Transformer2DModel"}  # the name in the first releases

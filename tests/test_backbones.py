@@ -17,7 +17,7 @@ from bench.errors import PrerequisiteError, UsageError
 from bench.ids import folder_digest
 from methods.backbones import Conditioning
 from methods.backbones.meter import Meter
-from methods.backbones.stable_diffusion import from_pretrained, world_sd
+from methods.backbones.stable_diffusion import LAYOUT, from_pretrained, world_sd
 from methods.backbones.tiny import write_tiny_sd
 
 
@@ -29,7 +29,7 @@ def copy(tiny_sd: Path, tmp_path: Path) -> Path:
 
 def test_a_folder_is_described_by_its_digest_without_importing_torch(tiny_sd: Path) -> None:
     info = from_pretrained.describe(model=str(tiny_sd))
-    assert (info.name, info.family, info.weights_digest) == ("diffusers", "latent", folder_digest(tiny_sd))
+    assert (info.name, info.family, info.weights_digest) == ("diffusers", "latent", folder_digest(tiny_sd, LAYOUT))
     script = (
         "import sys, methods.multidiffusion; from methods.backbones.stable_diffusion import from_pretrained as f;"
         f"print(f.describe(model={str(tiny_sd)!r}).weights_digest, 'torch' in sys.modules)"
@@ -205,7 +205,7 @@ def test_a_hub_repository_that_was_never_fetched_names_the_command() -> None:
         from_pretrained(model=model)
 
 
-def test_a_hub_repository_is_identified_by_its_commit(
+def test_a_hub_repository_is_the_folder_of_a_commit_and_says_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_sd: Path
 ) -> None:
     commit = "0123456789" * 4
@@ -214,9 +214,14 @@ def test_a_hub_repository_is_identified_by_its_commit(
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
-    assert from_pretrained.describe(model="somebody/sd").weights_digest == f"somebody/sd@{commit}"
-    assert from_pretrained.describe(model="somebody/sd", revision="f" * 40).weights_digest == f"somebody/sd@{'f' * 40}"
+    found = from_pretrained.describe(model="somebody/sd")
+    assert found.source == f"somebody/sd@{commit}"
+    assert found.weights_digest == from_pretrained.describe(model=str(tiny_sd)).weights_digest
+    with pytest.raises(PrerequisiteError, match=f"at {'f' * 40} is not in the local cache"):
+        from_pretrained.describe(model="somebody/sd", revision="f" * 40)
+    (repo / "snapshots" / commit / "unet" / "config.json").unlink()
+    with pytest.raises(PrerequisiteError, match=r"only in part in the local cache \(unet/config.json is missing\)"):
+        from_pretrained.describe(model="somebody/sd")
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ def test_a_leaderboard_for_timing_holds_what_it_says_and_answers(tmp_path: Path)
     shape = million_scores.Shape(methods=2, prompts=4, seeds=3, metrics=2, views=5)
     suite = load_suite(str(million_scores.write(tmp_path, shape)))
     store = Store(tmp_path / "store")
+    build(store)
     assert query(store, "select count(*) from score")[1] == [(2 * 4 * 3 * 2 * 5,)]
     (shown,) = boards(store, suite)
     assert [(entry.method, entry.made) for entry in shown.lines] == [("s00", 12), ("s01", 12)]

@@ -119,7 +119,7 @@ def write(folder: Path, *rows: str, head: str = ",".join(COLUMNS)) -> Path:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (GOOD.replace("12.30", "12,30"), "14 columns instead of 13; cells with commas need quotes"),
+        (GOOD.replace("12.30", "12,30"), "expected 13 cells (paper, table"),
         (GOOD.replace("12.30", "twelve"), "column value: a number as printed"),
         (GOOD.replace("12.30", "nan"), "column value: a number as printed"),
         (GOOD.replace("12.30,", "12.30,0"), "column rank: a whole number from 1"),
@@ -134,14 +134,14 @@ def test_a_wrong_cell_is_refused_with_file_line_and_column(tmp_path: Path, row: 
     file = write(tmp_path, GOOD, row)
     with pytest.raises(UsageError) as caught:
         read_claims(file)
-    assert str(caught.value).startswith(f"{file}:3: ")
+    assert str(caught.value).startswith(f"{file}, line 3: ")
     assert said in str(caught.value)
     (claim,) = read_claims(write(tmp_path, GOOD))  # negative control: the good row alone
     assert (claim.value, claim.number, claim.half_digit) == ("12.30", 12.3, 0.005)
 
 
 def test_wrong_columns_and_wrong_index_keys_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"tiny\.csv:1: columns must be paper,table"):
+    with pytest.raises(UsageError, match=r"tiny\.csv, line 1: no column 'method'; expected paper, table"):
         read_claims(write(tmp_path, GOOD, head="paper,table"))
     write(tmp_path, GOOD)
     index = tmp_path / "tables.toml"

@@ -128,8 +128,8 @@ def test_pictures_of_two_versions_under_one_label_are_not_averaged(tmp_path: Pat
     suite, store = made(tmp_path, "plain")
     member = next(r for r in store.records() if r["kind"] == "member")
     image = next(r for r in store.records() if r["kind"] == "image" and r["recipe_id"] == member["recipe_id"])
-    later = {"recipe_id": "f" * 24, "time": "2099-01-01T00:00:00Z"}
-    store.append({**member, **later})
+    later = {"recipe_id": "f" * 24}
+    store.append(store.ledger().replacing({**member, **later, "sampler": "another"}))
     store.append({**image, **later, "recipe": {**image["recipe"], "method_source": "another"}})
     build(store)
     with pytest.raises(IncompleteError, match="2 versions"):

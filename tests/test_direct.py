@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from close import sampled
 
 from bench.errors import UsageError
 from bench.noise import Noise
@@ -48,10 +49,10 @@ def latents(backbone: Any, guidance: float) -> torch.Tensor:
 def test_latents_and_picture_equal_those_of_diffusers(tiny_sd: Path, pipeline: Any, guidance: float) -> None:
     backbone = from_pretrained(model=str(tiny_sd))
     made = direct.fn(backbone, BOAT, CANVAS, Noise(0, BOAT.id), steps=6, guidance=guidance)
-    torch.testing.assert_close(
-        latents(backbone, guidance), by_diffusers(pipeline, "latent", guidance), atol=1e-5, rtol=0
-    )
-    torch.testing.assert_close(made, by_diffusers(pipeline, "pt", guidance), atol=1e-5, rtol=0)
+    expected, close = by_diffusers(pipeline, "latent", guidance), sampled(backbone, 6, guidance)
+    size = float(expected.abs().max())
+    torch.testing.assert_close(latents(backbone, guidance), expected, atol=close * size, rtol=0)
+    torch.testing.assert_close(made, by_diffusers(pipeline, "pt", guidance), atol=close, rtol=0)
 
 
 def test_another_guidance_prompt_or_seed_fails_the_same_bound(tiny_sd: Path, pipeline: Any) -> None:
@@ -60,7 +61,7 @@ def test_another_guidance_prompt_or_seed_fails_the_same_bound(tiny_sd: Path, pip
     swapped = Prompt(BOAT.id, BOAT.negative, BOAT.text)
     for prompt, seed, guidance in ((BOAT, 0, 7.0), (swapped, 0, 7.5), (BOAT, 1, 7.5)):
         made = direct.fn(backbone, prompt, CANVAS, Noise(seed, BOAT.id), steps=6, guidance=guidance)
-        assert float((made - theirs).abs().max()) > 1e-5
+        assert float((made - theirs).abs().max()) > 2 * sampled(backbone, 6, 7.5)
 
 
 def test_a_loop_canvas_is_refused(tiny_sd: Path) -> None:

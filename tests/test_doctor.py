@@ -85,7 +85,8 @@ def test_a_weight_that_no_manifest_knows_keeps_the_loaders_own_advice(tmp_path: 
     text = 'backbone_options = { model = "someone/finetune" }\n' + SUITE.replace('"plugins.py@fake"', '"diffusers"')
     missing = find(looked(tmp_path, text), "backbone diffusers of someone/finetune")
     assert missing.state == "missing"
-    assert "hf download someone/finetune" in missing.detail
+    assert missing.detail == "someone/finetune at main is not in the local cache."
+    assert missing.fix.startswith("hf download someone/finetune ")
 
 
 def test_what_a_suite_only_plans_is_unavailable_and_does_not_spoil_it(tmp_path: Path) -> None:

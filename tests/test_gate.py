@@ -121,7 +121,7 @@ def test_a_number_that_only_one_side_has_decides_nothing(tmp_path: Path) -> None
     for score in store.records():
         if score["kind"] == "score" and score["metric"] == "brightness" and score["image_id"] in mine:
             values = [[name, index, None] for name, index, _ in score["values"]]
-            store.append({**score, "values": values, "time": "2099-01-01T00:00:00Z"})
+            store.append(store.ledger().replacing({**score, "values": values}))
     build(store)
     (check,) = gate(store, suite, "plain", label, {"brightness": 4}).checks
     assert check.verdict == "inconclusive"
@@ -134,9 +134,14 @@ def test_margins_are_the_suites_and_their_absence_names_the_command(tmp_path: Pa
         margins_of(suite)
     (tmp_path / "margins.toml").write_text("[gate.margins]\nbrightness = 2\n")
     assert margins_of(suite, tmp_path / "margins.toml") == {"brightness": 2.0}
-    (tmp_path / "margins.toml").write_text("[gate.margins]\nbrightness = -2\n")
-    with pytest.raises(UsageError, match=">= 0"):
-        margins_of(suite, tmp_path / "margins.toml")
+    for wrong in ("-2", "nan", "inf", "true", '"2"', "[2]", "1e999", "1979-05-27"):
+        (tmp_path / "margins.toml").write_text(f"[gate.margins]\nbrightness = {wrong}\n")
+        with pytest.raises(UsageError, match=r"margins\.toml: gate\.margins\.brightness"):
+            margins_of(suite, tmp_path / "margins.toml")
+    for text, key in (("gate = 3", "gate"), ("[gate]\nmargins = [1]", r"gate\.margins")):
+        (tmp_path / "margins.toml").write_text(text)
+        with pytest.raises(UsageError, match=rf"margins\.toml: {key} must be a table"):
+            margins_of(suite, tmp_path / "margins.toml")
 
 
 def test_a_margin_for_what_has_no_better_or_is_not_measured_is_refused(tmp_path: Path) -> None:
@@ -203,7 +208,8 @@ def test_a_pinned_baseline_is_made_again_while_its_code_is_here_and_told_missing
     fresh, candidate = Store(tmp_path / "fresh"), f"{tmp_path / 'plugins.py'}@refactored"
     prepare(fresh, suite, pin, candidate)
     assert gate(fresh, suite, pin, "plugins.py@refactored", margins_of(suite)).verdict == "pass"
-    (tmp_path / "plugins.py").write_text((tmp_path / "plugins.py").read_text() + "\n# edited\n")
+    edited = (tmp_path / "plugins.py").read_text().replace("    return field(", "    return 1.0 * field(", 1)
+    (tmp_path / "plugins.py").write_text(edited)
     again, empty = load_suite(tmp_path / "gated.toml"), Store(tmp_path / "empty")
     prepare(empty, again, pin, candidate)
     assert gate(empty, again, pin, "plugins.py@refactored", margins_of(again)).verdict == "incomplete"

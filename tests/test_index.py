@@ -12,6 +12,7 @@ import duckdb
 import pytest
 from handmade import DIGEST, Hand
 
+from bench import index as index_module
 from bench.errors import StoreError, UsageError
 from bench.index import build_file, query_file
 
@@ -114,7 +115,7 @@ def test_a_peak_that_could_not_be_measured_is_undefined(tmp_path: Path) -> None:
     assert board(build_file(hand.records, tmp_path / "x.duckdb"), "peak_bytes") == {"a": (None, 0, 1, 0)}
 
 
-def test_the_later_of_two_scores_counts(hand: Hand, tmp_path: Path) -> None:
+def test_a_score_that_replaces_another_counts(hand: Hand, tmp_path: Path) -> None:
     hand.score("i-b-hill-0", [["gsd-dino", None, 5.0]])
     assert board(build_file(hand.records, tmp_path / "x.duckdb"), "gsd-dino")["b"] == (5.0, 1, 0, 3)
 
@@ -184,7 +185,7 @@ def test_a_run_is_started_until_it_is_finished(hand: Hand, tmp_path: Path) -> No
 
 
 def test_scores_that_failed_are_listed_until_they_succeed(hand: Hand, tmp_path: Path) -> None:
-    for key, image in (("k1", "i-b-hill-1"), ("k-i-a-hill-0-gsd-dino-tiles-None", "i-a-hill-0")):
+    for key, image in (("k1", "i-b-hill-1"), ("k-i-a-hill-0-gsd-dino-tiles-None-None-s", "i-a-hill-0")):
         hand.add(
             "score_failure", key=key, image_id=image, metric="gsd-dino", view="tiles", reason="crash", message="no"
         )
@@ -197,10 +198,11 @@ def test_an_empty_store_gives_an_empty_board(tmp_path: Path) -> None:
     assert rows(build_file([], tmp_path / "x.duckdb"), "from leaderboard") == []
 
 
-def test_undefined_numbers_become_null(tmp_path: Path) -> None:
+def test_undefined_numbers_are_null(tmp_path: Path) -> None:
     hand = Hand()
-    hand.score(hand.image(hand.member("a", "hill")), [["gsd-dino", None, float("nan")], ["gsd-dino", 0, float("inf")]])
-    assert rows(build_file(hand.records, tmp_path / "x.duckdb"), "select value from score") == [(None,), (None,)]
+    hand.score(hand.image(hand.member("a", "hill")), [["gsd-dino", None, None], ["gsd-dino", 0, 1.5]])
+    found = rows(build_file(hand.records, tmp_path / "x.duckdb"), 'select "index", value from score')
+    assert found == [(None, None), (0, 1.5)]
 
 
 def test_pandas_and_two_readers_can_read_at_once(index: Path) -> None:
@@ -218,6 +220,56 @@ def test_the_index_is_replaced_in_one_step_and_leaves_nothing_else(hand: Hand, i
     build_file(hand.records, index)
     assert index.stat().st_ino != before
     assert [p.name for p in index.parent.iterdir()] == [index.name]
+
+
+KILLED = """
+import duckdb, os, signal, sys
+con = duckdb.connect(sys.argv[1])
+con.execute("update score set value = 42")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def killed(index: Path) -> Path:
+    """A leaderboard that a client had open for writing when it was killed."""
+    subprocess.run([sys.executable, "-c", KILLED, str(index)], check=False)
+    assert [p.name for p in index.parent.glob("*.wal")] == [f"{index.name}.wal"]
+    return index
+
+
+def test_a_killed_clients_wal_is_not_replayed_over_the_new_leaderboard(
+    hand: Hand, killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = "select max(value) from score"
+    monkeypatch.setattr(index_module, "_sidecars", lambda path: [])  # the control: DuckDB replays whatever lies there
+    build_file(hand.records, killed)
+    assert rows(killed, ask) == [(42.0,)]
+    monkeypatch.undo()
+    build_file(hand.records, killed)
+    assert rows(killed, ask) == [(9.0,)]
+    assert [p.name for p in killed.parent.iterdir()] == [killed.name]
+
+
+def test_a_wal_beside_the_leaderboard_is_refused_by_readers_that_change_nothing(hand: Hand, killed: Path) -> None:
+    before = sorted(p.name for p in killed.parent.iterdir())
+    with pytest.raises(StoreError, match=r"leaderboard.duckdb.wal: .*scrollbench store index"):
+        rows(killed, "select 1")
+    assert sorted(p.name for p in killed.parent.iterdir()) == before
+    killed.unlink()  # only the leaderboard is deleted, and then built again
+    build_file(hand.records, killed)
+    assert rows(killed, "select max(value) from score") == [(9.0,)]
+
+
+def test_a_reader_keeps_the_leaderboard_it_opened_while_a_new_one_is_put_in_place(hand: Hand, index: Path) -> None:
+    ask = "select value from leaderboard where metric = 'kid' and method = 'a'"
+    with duckdb.connect(str(index), read_only=True) as con:
+        hand.set_score("a", {"kid": 0.5}, n=4)
+        build_file(hand.records, index)
+        assert con.execute(ask).fetchall() == [(0.25,)]
+        code = f"import duckdb; print(duckdb.connect({str(index)!r}, read_only=True).execute({ask!r}).fetchall())"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert other.stdout.strip() == "[(0.5,)]"
 
 
 def test_clients_from_1_2_on_can_read_the_file(index: Path) -> None:

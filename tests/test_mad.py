@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from close import sampled
 from golden_cases import BOUND, Case
 from tiny_pipelines import tiny_vae, write_sdxl
 
@@ -136,7 +137,7 @@ def test_one_window_is_direct_sampling(tiny_sd: Path) -> None:
     canvas, noise = Canvas(16, 16), Noise(0, BOAT.id)
     one = mad.fn(backbone, BOAT, canvas, noise, steps=4, stride=2)
     off = (one - direct.fn(backbone, BOAT, canvas, noise, steps=4)).abs().max()
-    assert off < 1e-5
+    assert off < sampled(backbone, 4, 7.5)
     assert (one - direct.fn(backbone, BOAT, canvas, noise, steps=5)).abs().max() > 1e-3
 
 
@@ -267,7 +268,7 @@ def test_one_window_of_a_consistency_model_is_diffusers_pipeline() -> None:
                 lambda i: torch.randn(canvas.shape, generator=generator),
             )
 
-    assert float((run(7.5) - expected).abs().max()) < 1e-4
+    assert float((run(7.5) - expected).abs().max()) < sampled(backbone, 4) * float(expected.abs().max())
     assert float((run(6.5) - expected).abs().max()) > 1e-2
 
 

@@ -106,7 +106,10 @@ def test_relative_fid_is_the_difference_of_two_fids_of_equal_size(golden):
     ours, base = x[:100], x[100:300]
     found = relative_fid.fn(ours, y, base)
     assert found["relative-fid-pictures"] == frechet_distance(ours, y)
-    assert found["relative-fid-base"] == frechet_distance(base[::2], y)
+    half = base[np.lexsort(base.T[::-1])][::2]
+    assert found["relative-fid-base"] == pytest.approx(frechet_distance(half, y), rel=1e-12)
+    shuffled = relative_fid.fn(ours, y, base[::-1])
+    assert shuffled == found != relative_fid.fn(ours, y, base[::2])  # which rows are taken is no matter of their order
     assert found["relative-fid"] == found["relative-fid-pictures"] - found["relative-fid-base"]
     whole = frechet_distance(ours, y) - frechet_distance(base, y)
     assert found["relative-fid"] != pytest.approx(whole, rel=1e-2)  # more pictures, lower FID
@@ -179,6 +182,28 @@ def test_fid_survives_covariances_of_low_rank():
     naive = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root.real)
     assert frechet_distance(x, y) == pytest.approx(naive, rel=1e-4)
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_torch_fidelity_is_lower_within_a_known_bound_where_rows_are_fewer_than_dimensions():
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    rng = np.random.default_rng(5)
+    n, d, u = 24, 256, 2.0**-53
+    x = rng.gamma(2, 0.3, (n, d))
+    shares = []
+    for y in (x + 0.03 * rng.standard_normal((n, d)), rng.gamma(2.2, 0.3, (n, d))):
+        first, second = ((rows - rows.mean(0)) / np.sqrt(n - 1) for rows in (x, y))
+        cross = first @ second.T  # its singular values are the roots of all eigenvalues that are not zero, and of one 0
+        roots = np.sqrt(np.linalg.eigvalsh(cross @ cross.T)[1:]).sum()
+        exact = ((x.mean(0) - y.mean(0)) ** 2).sum() + (first**2).sum() + (second**2).sum() - 2 * roots
+        assert frechet_distance(x, y) == pytest.approx(exact, rel=1e-10)
+        stats = [fid_features_to_statistics(torch.from_numpy(rows)) for rows in (x, y)]
+        theirs = fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"]
+        bound = 2 * (d - (n - 1)) * np.sqrt(u * np.prod([np.linalg.norm(s["sigma"], 2) for s in stats]))
+        assert 0 < exact - theirs < bound
+        shares.append((exact - theirs) / exact)
+    assert shares[0] > 1e-5  # the bound is absolute: of a small distance it is a large part ...
+    assert shares[1] < 1e-6  # ... and of a large one a small part
 
 
 def test_kid_is_the_textbook_sum():

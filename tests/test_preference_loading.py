@@ -14,6 +14,7 @@ from tiny_scorers import MAKERS, scores
 
 from bench import extractors
 from bench.errors import PrerequisiteError, UsageError
+from bench.weights import snapshot
 
 WEIGHTS = {"hps": "HPS_v2.1_compressed.pt", "reward": "ImageReward.pt", "pick": "model.safetensors"}
 
@@ -107,20 +108,15 @@ def test_the_identity_follows_the_weights_and_not_the_place(role, folders, tmp_p
 
 
 def test_named_scorers_load_from_the_caches_and_every_file_is_part_of_their_identity(folders, tmp_path, monkeypatch):
-    def place(repo, file):
-        return tmp_path / repo / file
-
-    def look(repo, file):
-        return str(place(repo, file)) if place(repo, file).is_file() else None
-
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", look)
-    spec = extractors.NAMES["image-reward"]
-    for part in (spec, *spec.also):
-        with pytest.raises(PrerequisiteError, match=r"scrollbench weights fetch \S"):
-            extractors.find("image-reward")
-        put = place(part.repo, part.file)
-        put.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folders["reward"] / part.file, put)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for model in extractors.models("image-reward"):
+        for file in model.files:
+            with pytest.raises(PrerequisiteError, match=r"scrollbench weights fetch .*" + model.name):
+                extractors.find("image-reward")
+            put = snapshot(model.repository) / file
+            put.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folders["reward"] / file, put) if (folders["reward"] / file).exists() else put.write_text("{}")
+    put = put.with_name("vocab.txt")
     first = extractors.find("image-reward")
     crops = tiny.pictures(2)
     expected = extractors.load(f"reward@{folders['reward']}").score(crops, "a calm sea")
@@ -134,7 +130,7 @@ def test_missing_weights_name_the_models_of_the_manifest(name, tmp_path, monkeyp
     from bench.weights import load_manifest
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(PrerequisiteError) as refused:
         extractors.find(name)
     _, _, command = str(refused.value).rpartition("\n")

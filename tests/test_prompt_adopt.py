@@ -73,11 +73,11 @@ def test_fields_are_renamed_and_those_of_the_same_name_come_along(tmp_path: Path
     [
         ("a.txt", "one boat\n\ntwo boats\n", r"a\.txt, line 2: field 'text' must be a non-empty string, got ''"),
         ("a.txt", "one boat\nOne, boat!\n", r"a\.txt, line 2: field 'text' is the same as in line 1: 'One, boat!'"),
-        ("a.txt", b"one boat\ncaf\xe9\n", r"a\.txt, line 2: field 'text' is not UTF-8 \(bytes e9 0a\)"),
+        ("a.txt", b"one boat\ncaf\xe9\n", r"a\.txt, line 2: not UTF-8 \(bytes e9 0a\)"),
         ("a.txt", "one boat\na \x07 bell\n", r"a\.txt, line 2: field 'text' holds the unreadable character U\+0007"),
         ("a.txt", "one \ufffd boat\n", r"line 1: field 'text' holds the unreadable character U\+FFFD"),
         ("a.csv", "text,style\nboat,ink\n,ink\n", r"a\.csv, line 3: field 'text' must be a non-empty string, got ''"),
-        ("a.csv", "text,style\nboat\n", r"a\.csv, line 2: expected the fields text, style, got more or fewer"),
+        ("a.csv", "text,style\nboat\n", r"a\.csv, line 2: expected 2 cells \(text, style\), got 1"),
         ("a.csv", 'text\n"boat\n', r"a\.csv, line 2: not CSV"),
         (
             "a.csv",
@@ -91,7 +91,7 @@ def test_fields_are_renamed_and_those_of_the_same_name_come_along(tmp_path: Path
             r"a\.jsonl, line 2: field 'text' must be a non-empty string, got 4",
         ),
         ("a.jsonl", '{"text": "boat"}\n{"text"\n', r"a\.jsonl, line 2: not JSON"),
-        ("a.jsonl", '{"text": "boat", "text": "x"}\n', r"a\.jsonl, line 1: not JSON: key 'text' stands there twice"),
+        ("a.jsonl", '{"text": "boat", "text": "x"}\n', r"a\.jsonl, line 1: field 'text' stands there twice"),
         (
             "a.jsonl",
             '{"text": "boat", "counts": {"boat": 0}}\n',
@@ -99,11 +99,11 @@ def test_fields_are_renamed_and_those_of_the_same_name_come_along(tmp_path: Path
         ),
         ("a.jsonl", '{"text": "a \\ud800"}\n', r"line 1: field 'text' holds the unreadable character U\+D800"),
         ("a.json", '{"0": "boat", "7": ""}', r"a\.json, key '7': field 'text' must be a non-empty string, got ''"),
-        ("a.json", '{"0": "boat", "0": "x"}', r"a\.json: key '0' stands there twice"),
+        ("a.json", '{"0": "boat", "0": "x"}', r"a\.json: field '0' stands there twice"),
         ("a.json", '["boat", 4]', r"a\.json, item 1: field 'text' must be a string, or the entry an object, got 4"),
         ("a.json", '["boat",\n', r"a\.json, line 2: not JSON"),
         ("a.json", '"boat"', r"expected a list or an object of captions, got str"),
-        ("a.doc", "boat", r"a\.doc: expected a file ending in \.txt, \.csv, \.jsonl, \.json"),
+        ("a.doc", "boat", r"a\.doc: expected a file ending in \.txt, \.csv, \.tsv, \.jsonl, \.json"),
     ],
 )
 def test_a_row_that_cannot_be_taken_is_named_and_nothing_is_written(
@@ -185,7 +185,7 @@ def test_rows_added_later_change_no_id_before_them(tmp_path: Path) -> None:
 
 TEXTS = st.lists(
     st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=60).filter(
-        lambda t: t.strip() == t and "\ufffd" not in t and not t.startswith("\ufeff")
+        lambda t: t.strip() == t and not {"\ufffd", "\ufeff"} & set(t)
     ),
     min_size=1, max_size=8, unique_by=normalised,
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from test_cli import call
 
 from bench.errors import UsageError
 from bench.level import choose_level, hash_order
-from bench.prompt_card import balanced_splits, update_card
+from bench.prompt_card import balanced_splits, toml_value, update_card
 from bench.prompts import ROOT, load_prompts, read_card, read_prompts
 from bench.types import Prompt
 from bench.world.prompts import write_card
@@ -110,9 +111,14 @@ def test_a_card_that_cannot_be_computed_is_named_and_left_alone(
     assert (folder / "card.toml").read_text() == card
 
 
+def test_a_text_with_what_toml_must_escape_is_the_same_again() -> None:
+    text = 'a "quote" \\ and \x7f'
+    assert tomllib.loads(f"text = {toml_value(text)}") == {"text": text}
+
+
 def test_odd_names_survive_in_a_card(tmp_path: Path) -> None:
-    odd = ['quo"te', "back\\slash", "naïve 東京 🎈", "del\x7f", "dot.ted"]
-    rows = [{"id": f"{name} {i}", "text": "boat", "theme": name} for name in odd for i in range(2)]
+    odd = ['quo"te', "back\\slash", "naïve 東京 🎈", "tab\tbed", "dot.ted"]
+    rows = [{"id": f"{name} {i}".replace("\t", " "), "text": "boat", "theme": name} for name in odd for i in range(2)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     update_card(tmp_path, [3])
     assert read_card(tmp_path)["counts"]["theme"] == dict.fromkeys(sorted(odd), 2)

@@ -137,7 +137,7 @@ def test_a_protocol_of_ones_own_is_read_from_its_file(tmp_path):
         ('view = "tiles"\n', 'vew = "tiles"\n', "did you mean 'view'"),
         ('reference = "squares"', 'reference = "square"', "did you mean 'squares'"),
         ("[references", '[[metrics]]\nref = "fid"\nview = "whole"\n[references', "is there twice"),
-        ('name = "small"', "name = small", "cannot read protocol"),
+        ('name = "small"', "name = small", "not TOML"),
         ('source = "nowhere"\n', "", "source: missing"),
     ],
 )

@@ -79,7 +79,7 @@ def test_running_again_makes_and_records_nothing(tmp_path: Path, store: Store) -
 def test_membership_is_recorded_once_and_again_when_a_cell_changes_hands(tmp_path: Path, store: Store) -> None:
     generate(planned(tmp_path, store), store)
     assert len(of_kind(store, "member")) == 6
-    edited = PLUGINS + "# edited\n"
+    edited = PLUGINS.replace("meter.nfe += steps", "meter.nfe += 1 * steps")
     for plugins, expected in ((edited, 9), (PLUGINS, 12), (PLUGINS, 12)):  # edited, edited back, and once more
         generate(make_plan(small(tmp_path, plugins=plugins, methods=["latent"]), store), store)
         assert len(of_kind(store, "member")) == expected

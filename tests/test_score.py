@@ -228,7 +228,8 @@ def test_a_failing_metric_is_recorded_and_the_rest_goes_on(world):
     result = score(suite, world.store)
     assert (result.scored, result.reused, result.failed) == (4 + 5, 2, 1)
     (failure,) = world.records("score_failure")
-    assert (failure["reason"], failure["prompt_id"], failure["metric"]) == ("crash", "reef", "fragile")
+    (picture,) = [r for r in world.records("image") if r["recipe_id"] == failure["recipe_id"]]
+    assert (failure["reason"], picture["prompt_id"], failure["metric"]) == ("crash", "reef", "fragile")
     assert "nothing to see" in failure["message"]
     black = next(r for r in world.records("image") if "black" in r["flags"])
     values = [r["values"] for r in world.records("score") if r["image_id"] == black["image_id"]]

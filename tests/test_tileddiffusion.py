@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from close import sampled
 
 from bench.errors import UsageError
 from bench.noise import Noise
@@ -164,6 +165,13 @@ def test_tiles_at_open_ends_see_one_neighbour() -> None:
     assert Tile(8, 8, 2, 3).core(Tile(8, 8, 2, 3).seen(x)).flatten().tolist() == list(range(8, 16))
 
 
+def test_tiles_are_said_in_cells_where_nobody_says_what_a_cell_is() -> None:
+    with pytest.raises(UsageError, match="square tiles of 8 cells in one row; got 20x8 cells, ask for 16x8 or 24x8"):
+        tiles(8, 20, 8, 4)
+    with pytest.raises(UsageError, match="square tiles of 64 px in one row; got 160x64 px, ask for 128x64 or 192x64"):
+        tiles(8, 20, 8, 4, factor=8)
+
+
 def test_the_same_picture_comes_twice_and_knobs_seeds_and_loops_matter(tiny_sd: Path) -> None:
     backbone = from_pretrained(model=str(tiny_sd))
 
@@ -174,7 +182,7 @@ def test_the_same_picture_comes_twice_and_knobs_seeds_and_loops_matter(tiny_sd: 
     assert torch.equal(first, make())
     assert all(not torch.equal(first, x) for x in (make(1), make(loop=True), make(eta=0.0), make(context=1)))
     backbone.batch = 1
-    assert float((make() - first).abs().max()) < 1e-4
+    assert float((make() - first).abs().max()) < sampled(backbone, 3, 7.5)
 
 
 def test_evaluations_are_steps_times_tiles_times_two(tiny_sd: Path) -> None:

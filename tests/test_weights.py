@@ -18,7 +18,6 @@ from bench.cli import main
 from bench.errors import UsageError
 from bench.weights import inventory, load_manifest, state
 from bench.weights_check import check, digest
-from bench.weights_suite import seen_by
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_manifest_names_every_extractor_that_is_not_shipped_and_what_it_is_made_of() -> None:
     for name, spec in extractors.NAMES.items():
-        made = seen_by(name)
+        made = extractors.models(name)
         if spec.file:
             assert name.startswith(made[0].name)  # one network may be several extractors: dinov2-vitb14-mean-518
             assert made[0].licence == spec.licence
@@ -56,7 +55,7 @@ def test_a_pinned_model_names_a_commit_and_a_digest_in_a_file_name_is_in_the_man
         (("digests = {}", 'digests = { "b.bin" = "00000000" }'), "digests names 'b.bin'"),
         (("digests = {}", 'digests = { "a.bin" = "00" }'), "64, or the first 8, hex digits"),
         (('"a/b"', '"https://example.org/c.pth"'), "files of a URL are the one file it ends in"),
-        (("[[model]]", "[[model"), "cannot read the weights manifest"),
+        (("[[model]]", "[[model"), "not TOML"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_file_entry_and_field(tmp_path: Path, change: tuple[str, str], said: str) -> None:
@@ -119,7 +118,7 @@ def test_a_file_from_a_url_is_looked_for_in_torchs_folder(caches: Path) -> None:
     assert state(m).state == "missing"
     written(caches / "torch" / "hub" / "checkpoints", {"alexnet-owt-7be5be79.pth": b"not really"})
     assert state(m).state == "present"
-    assert state(m).folder == extractors._place(extractors.NAMES["lpips-alex"])[0].parent
+    assert state(m).folder == Path(extractors.card("lpips-alex")["path"]).parent
     (seen,) = check(state(m))
     assert (seen.state, seen.expected) == ("damaged", "7be5be79")
 

@@ -39,7 +39,7 @@ def test_a_pipeline_is_fetched_resumed_and_checked_and_its_loader_finds_it(
     assert [line.split(":")[1].split()[0] for line in said] == ["fetching", "checking"]
     assert (found.state, found.folder.name) == ("present", fakehub.COMMIT)
     assert all(c.state == "sound" for c in check(found))
-    kept = len(hub.repos["someone/tiny"][UNET]) // 2 // 1000 * 1000  # whole chunks before the line went dead
+    kept = (tiny_sd / UNET).stat().st_size // 2 // 1000 * 1000  # whole chunks before the line went dead
     assert [span for method, file, span in hub.asked if (method, file) == ("GET", UNET)] == [None, f"bytes={kept}-"]
 
     (found.folder / UNET).resolve().unlink()  # interrupted: one file is lost, the others stay
@@ -52,7 +52,7 @@ def test_a_pipeline_is_fetched_resumed_and_checked_and_its_loader_finds_it(
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     backbone = find("backbones", "diffusers")
-    assert backbone.describe(model="someone/tiny").weights_digest == f"someone/tiny@{fakehub.COMMIT}"
+    assert backbone.describe(model="someone/tiny").source == f"someone/tiny@{fakehub.COMMIT}"
     assert backbone(model="someone/tiny").condition("a calm sea").embeds.shape == (2, 77, 16)
 
 
@@ -168,7 +168,7 @@ def test_a_mirror_of_plain_files_is_placed_where_every_loader_finds_it_offline(
     assert found.folder.name.startswith("mirror-")  # which commit it is, nobody knows
     assert all(c.state == "sound" for c in check(found))
     info = find("backbones", "diffusers").describe(model="someone/tiny")
-    assert info.weights_digest == f"someone/tiny@{found.folder.name}"
+    assert info.source == f"someone/tiny@{found.folder.name}"
     assert find("backbones", "diffusers")(model="someone/tiny").channels == 4
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(caches / "other"))
     with pytest.raises(PrerequisiteError, match="not in the local cache"):

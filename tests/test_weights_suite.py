@@ -11,8 +11,9 @@ from small import PLUGINS, SUITE, small
 
 from bench import weights
 from bench.errors import UsageError
+from bench.extractors import models
 from bench.weights import load_manifest
-from bench.weights_suite import choose, needed, seen_by
+from bench.weights_suite import choose, needed
 
 FULL = SUITE.replace('tier = "miniature"', 'tier = "full"')
 
@@ -35,8 +36,8 @@ def test_extractors_bring_their_models(tmp_path: Path) -> None:
 
 
 def test_an_extractor_made_of_several_models_brings_them_all(tmp_path: Path) -> None:
-    assert [m.name for m in seen_by("aesthetic-v2")] == ["aesthetic-v2", "clip-vit-l-14"]
-    assert [m.name for m in seen_by("image-reward")] == ["image-reward", "bert-base-uncased"]
+    assert [m.name for m in models("aesthetic-v2")] == ["aesthetic-v2", "clip-vit-l-14"]
+    assert [m.name for m in models("image-reward")] == ["image-reward", "bert-base-uncased"]
 
 
 def test_methods_and_metrics_without_an_extractor_bring_what_names_them_and_no_backbone_of_a_paper(

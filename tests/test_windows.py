@@ -154,6 +154,17 @@ def test_a_canvas_lower_than_the_window_is_refused() -> None:
         grid(32, 256, 64, 8, factor=8)
 
 
+def test_lengths_are_said_in_cells_where_nobody_says_what_a_cell_is() -> None:
+    with pytest.raises(UsageError, match=r"of 64 cells at stride 8 cells leave 3 of the 259 cells of width over"):
+        grid(64, 259, 64, 8)
+    with pytest.raises(UsageError, match=r"nearest that fit: 256 or 264 cells\."):
+        grid(64, 259, 64, 8)
+    with pytest.raises(UsageError, match=r"is 32 cells, a window is 64 cells: ask for a height of at least 64 cells"):
+        grid(32, 256, 64, 8)
+    with pytest.raises(UsageError, match=r"height is 32 px, a window is 64 px"):
+        grid(32, 256, 64, 8, factor=1)  # a cell of one pixel is something else than no word
+
+
 @pytest.mark.parametrize("stride", [0, -1, 9])
 def test_strides_that_leave_gaps_are_refused(stride: int) -> None:
     with pytest.raises(UsageError, match="stride must be 1 to 8"):

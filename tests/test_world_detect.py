@@ -182,3 +182,9 @@ def test_a_folder_of_generated_pictures_is_read_by_prompt_id(tmp_path: Path) -> 
     Image.fromarray(defects.copies(SUN, 256, FRESH, 6).rgb).save(tmp_path / "six-suns_0.png")
     (row,) = read_folder(tmp_path, [prompt])
     assert (row["file"], row["asked"], row["sun"], row["boat"]) == ("six-suns_0.png", "sun", 6, 0)
+    Image.fromarray(defects.copies(SUN, 256, FRESH, 2).rgb).save(tmp_path / "six-suns.webp", lossless=True)
+    (tmp_path / "six-suns-more.png").write_bytes(b"of another prompt, and no picture")
+    assert [(r["file"], r["sun"]) for r in read_folder(tmp_path, [prompt])] == [
+        ("six-suns.webp", 2),
+        ("six-suns_0.png", 6),
+    ]

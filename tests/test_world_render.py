@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.errors import UsageError
 from bench.world.colours import oklab, reserved
 from bench.world.render import HEIGHT, render
 from bench.world.scene import BIOMES, OBJECT_OF_BIOME, STYLES, TIMES, WEATHERS, Scene, caption, sample_scene
@@ -128,7 +129,14 @@ def test_scenes_survive_json_and_captions_name_everything_asked(scene: Scene, se
 
 def test_unknown_words_of_a_scene_are_refused_with_the_choices() -> None:
     for field in ("style", "biome", "time", "weather", "unique"):
-        with pytest.raises(ValueError, match=f"scene {field} must be one of"):
+        with pytest.raises(UsageError, match=f"scene {field} must be one of"):
             Scene.from_dict(SEA.to_dict() | {field: "opera"})
-    with pytest.raises(ValueError, match="counted"):
-        Scene.from_dict(SEA.to_dict() | {"counted": ["boat", 9]})
+    for counted in (["boat", 9], ["boat", "2"], ["boat", 2.0], ["boat", True], ["boat"], [], "boat", {"boat": 2}):
+        with pytest.raises(UsageError, match="scene counted must be"):
+            Scene.from_dict(SEA.to_dict() | {"counted": counted})
+    with pytest.raises(UsageError, match="a scene has no field 'stile'; did you mean 'style'"):
+        Scene.from_dict(SEA.to_dict() | {"stile": "ink"})
+    with pytest.raises(UsageError, match="scene unique is missing"):
+        Scene.from_dict({k: v for k, v in SEA.to_dict().items() if k != "unique"})
+    with pytest.raises(UsageError, match="a scene is an object of style, biome"):
+        Scene.from_dict("sea")  # type: ignore[arg-type]

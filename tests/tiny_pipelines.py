@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.weights import Model
 from methods.backbones.tiny import tiny_clip
 from methods.backbones.weights import quiet
 
@@ -152,3 +155,51 @@ def write_wan(folder: Path) -> Path:
         tokenizer=tokenizer, text_encoder=text, vae=vae, scheduler=scheduler, transformer=transformer
     )
     return save(pipeline, folder)
+
+
+def as_released(folder: Path, model: Model) -> Path:
+    """A pipeline's files as its repository holds them: large parts in shards, and things beside that nobody loads.
+
+    A part is in shards where the manifest does not name its one file.
+    """
+    parts = sorted(folder.rglob("*.safetensors"))
+    for weights in parts:
+        if weights.relative_to(folder).as_posix() not in model.files:
+            shard(weights)
+        shutil.copy(next(weights.parent.glob("*.safetensors")), weights.with_name(f"{weights.stem}.fp16.safetensors"))
+    for name in ("README.md", ".gitattributes", "LICENSE", "preview.png", "all-in-one.safetensors", "vae/old.bin"):
+        (folder / name).write_bytes(b"not loaded")
+    return folder
+
+
+def shard(weights: Path) -> None:
+    """One safetensors file as two, with their index."""
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(weights)
+    weights.unlink()
+    shards = [f"{weights.stem}-{i:05d}-of-00002.safetensors" for i in (1, 2)]
+    keys = sorted(state)
+    for i, name in enumerate(shards):
+        save_file({k: state[k] for k in keys[i::2]}, weights.with_name(name), metadata={"format": "pt"})
+    index = {"metadata": {"total_size": 0}, "weight_map": {k: shards[i % 2] for i, k in enumerate(keys)}}
+    weights.with_name(f"{weights.name}.index.json").write_text(json.dumps(index))
+
+
+def changed(folder: Path, target: Path) -> Path:
+    """A copy with other numbers in every part: the same network, trained further."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, target)
+    for weights in (p for p in sorted(target.rglob("*.safetensors")) if p.parent != target):
+        state = {k: v + 1 if v.is_floating_point() else v for k, v in load_file(weights).items()}
+        save_file(state, weights, metadata={"format": "pt"})
+    return target
+
+
+def numbers(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a part's folder under their names, of all its shards."""
+    from safetensors.torch import load_file
+
+    files = [p for p in sorted(folder.glob("*.safetensors")) if ".fp16" not in p.name]
+    return {k: v for file in files for k, v in load_file(file).items()}

@@ -5,9 +5,12 @@ identity and are recorded with them. KID is the primary one; FID at small n is m
 compared with papers at equal n. Per patch means on the crops of a view: ``tiles:1024`` gives FID-patch and IS-patch.
 
 Against the packages that papers used: torch-fidelity 0.4.0 and clean-fid 0.1.35 keep features in float32 (the former's
-network also after running in float64), hence means (FID) and kernels (KID) of single precision, which moves numbers by
-about 1e-6 of them. Given the same features in float64 they agree with these functions to 1e-9, except FID from fewer
-rows than dimensions: there the roots of eigenvalues that are zero but for rounding lower theirs by about 1e-6.
+network also after running in float64), hence means (FID) and kernels (KID) of single precision, which moves numbers in
+about their sixth digit, and more where a distance is small beside its features. Given the same features in float64 they
+agree with these functions to 1e-9, except FID from fewer rows than dimensions: of the d eigenvalues of the product of
+covariances S1 S2 only r = min(n, m) - 1 are not zero, the others come out as rounding errors of up to about
+u |S1| |S2| (spectral norms, u = 2^-53), and their roots, 10^8 times larger, are added. That lowers theirs by up to
+2 (d - r) sqrt(u |S1| |S2|), which knows nothing of the distance itself: a part in 10^5 and more for 24 rows of 2,048.
 """
 
 from __future__ import annotations
@@ -234,8 +237,8 @@ def inception_score(logits: np.ndarray, *, splits: int = 0, seed: int = 2020) ->
 def relative_fid(features: np.ndarray, reference: np.ndarray, base: np.ndarray) -> dict[str, float]:
     """FID of the panoramas' crops minus FID of single pictures by the same base network, against one reference set.
 
-    Both terms take equally many rows, since FID falls with their number: of a larger base set, rows evenly spread over
-    its order. 0 means that panoramas cost nothing in fidelity.
+    Both terms take equally many rows, since FID falls with their number: of a larger base set, every so many rows of
+    the sorted ones, because a set has no order of its own. 0 means that panoramas cost nothing in fidelity.
 
     Raises:
         UsageError: fewer rows of the base network than of panoramas, or what :func:`frechet_distance` refuses.
@@ -246,6 +249,7 @@ def relative_fid(features: np.ndarray, reference: np.ndarray, base: np.ndarray) 
             f"relative FID compares equally many rows: {n} of panoramas, only {len(base)} of their base network; "
             "put more single pictures into its base reference"
         )
-    spread = np.asarray(base)[np.arange(n) * len(base) // n]
+    rows = _finite("base", base)
+    spread = rows[np.lexsort(rows.T[::-1])][np.arange(n) * len(rows) // n] if len(rows) > n else rows
     ours, single = frechet_distance(features, reference), frechet_distance(spread, reference)
     return {"relative-fid": ours - single, "relative-fid-pictures": ours, "relative-fid-base": single}

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from bench import extractors, registry, views
 from bench.errors import UsageError
 from bench.metrics import alignment, coherence, gsd, panollama, style
+from bench.pictures import levels
 from bench.sample import Sample
 from bench.types import Canvas, Prompt
 
@@ -28,16 +29,34 @@ def to_rgb(images: Images) -> list[np.ndarray]:
     """uint8 (h, w, 3) arrays from a (n, 3, h, w) tensor, uint8 or float in [0, 1], or from such arrays themselves."""
     if not isinstance(images, Tensor):
         return list(images)
+    images = images.detach()
     if images.ndim != 4 or images.shape[1] != 3:
         raise UsageError(f"expected pictures of shape (n, 3, h, w), got {tuple(images.shape)}")
     if images.is_floating_point():
         low, high = (float(images.min()), float(images.max())) if images.numel() else (0.0, 0.0)
         if not (low >= 0 and high <= 1):
             raise UsageError(f"float pictures must lie in [0, 1], got [{low:g}, {high:g}]; scale them or pass uint8")
-        images = (images * 255).round().to(torch.uint8)
-    elif images.dtype != torch.uint8:
+        return list(levels(images.permute(0, 2, 3, 1)))
+    if images.dtype != torch.uint8:
         raise UsageError(f"expected uint8 or float pictures, got {images.dtype}")
     return list(images.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def draws(view: str, drawn_by: Sequence[str | int] | None, count: int) -> list[str]:
+    """What a view draws the place of each of ``count`` pictures from (:func:`bench.views.drawn_by`).
+
+    Raises:
+        UsageError: a view that draws, and not one prompt id (``random``) or turn (``random-2023``) a picture. Turns are
+            not counted here: a process knows its own pictures only.
+    """
+    name, _ = views.parse(view)
+    if name not in views.DRAWN:
+        return [""] * count
+    said = [] if drawn_by is None or isinstance(drawn_by, str) else [str(d) for d in drawn_by]
+    if len(said) != count or (name == "random-2023" and not all(d.isdecimal() for d in said)):
+        wanted = "the turn of each picture in its set, from 0" if name == "random-2023" else "one prompt id a picture"
+        raise UsageError(f"view {view!r} draws its places: expected drawn_by, {wanted}; got {drawn_by!r}")
+    return said
 
 
 class _PerImage(Metric):  # type: ignore[misc]
@@ -82,34 +101,43 @@ class _PerImage(Metric):  # type: ignore[misc]
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("undefined", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, images: Images, prompts: Sequence[str] | None = None) -> None:
-        """Add pictures: (n, 3, h, w) uint8 or float in [0, 1], or a list of uint8 (h, w, 3).
+    def update(
+        self, images: Images, prompts: Sequence[str] | None = None, drawn_by: Sequence[str | int] | None = None
+    ) -> None:
+        """Add pictures.
 
-        ``prompts``, one text a picture, are read by metrics of prompts and may be left out for the others.
+        Args:
+            images: (n, 3, h, w) uint8 or any float in [0, 1], or a list of uint8 (h, w, 3).
+            prompts: one text a picture, read by metrics of prompts; the others do without.
+            drawn_by: where the view draws its places: one prompt id a picture (``random``), or its turn in the set of
+                all processes, from 0 (``random-2023``).
+
+        Raises:
+            UsageError: other pictures, or too few prompts or places.
         """
         pictures = to_rgb(images)
         if prompts is None and self.spec.prompted:
             raise UsageError(f"{self.spec.name} reads prompts: expected one text a picture, got none")
         if prompts is not None and (isinstance(prompts, str) or len(prompts) != len(pictures)):
             raise UsageError(f"expected one text a picture, got {len(pictures)} pictures and {len(prompts)} texts")
-        self._add(pictures, prompts)
+        self._add(pictures, prompts, draws(self.view, drawn_by, len(pictures)))
 
     def compute(self) -> Tensor:
         """Mean over the pictures so far, a float64 scalar; NaN where there is none."""
         return self.total / self.count
 
-    def _add(self, pictures: list[np.ndarray], texts: Sequence[str] | None) -> None:
+    def _add(self, pictures: list[np.ndarray], texts: Sequence[str] | None, places: list[str]) -> None:
         for i, rgb in enumerate(pictures):
             canvas = Canvas(rgb.shape[1], rgb.shape[0], self.loop)
-            prompt = Prompt("", texts[i] if texts is not None else "")
-            turn = int(self.count + self.undefined)
+            prompt = Prompt(places[i], texts[i] if texts is not None else "")
+            turn = int(places[i]) if places[i].isdecimal() else 0
             sample = Sample(rgb, prompt, canvas, extractor=self.extractor, view=self.view, turn=turn)
             found = {v.name: v.value for v in self.spec.fn(sample, **self.knobs) if v.index is None}[self.value]
             if found is None:
-                self.undefined += 1
+                self.undefined = self.undefined + 1
             else:
-                self.total += found
-                self.count += 1
+                self.total = self.total + found
+                self.count = self.count + 1
 
 
 class GSD(_PerImage):

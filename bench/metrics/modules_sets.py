@@ -1,10 +1,13 @@
 """The set metrics as ``torchmetrics.Metric`` classes, on the functions of :mod:`bench.metrics.distribution`.
 
-States hold feature rows, never pixels. Without an extractor, ``update`` takes rows instead of pictures.
+States hold feature rows, never pixels: copies, in float64 (``set_dtype`` may choose less), so that nothing done to a
+batch after ``update`` reaches them. They are kept flat beside their one width, because flat states of any length, none
+included, are gathered over processes. Without an extractor, ``update`` takes rows instead of pictures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,8 +19,20 @@ from torchmetrics.utilities import dim_zero_cat
 from bench import extractors, registry, views
 from bench.errors import UsageError, near
 from bench.metrics import distribution
-from bench.metrics.modules import Images, to_rgb
+from bench.metrics.modules import Images, draws, to_rgb
 from bench.types import Canvas
+
+
+def one_width(widths: Tensor) -> Tensor:
+    """The width of rows that all processes agree on; 0 stands for a process without rows.
+
+    Raises:
+        UsageError: different widths.
+    """
+    known = sorted({int(w) for w in widths if w})
+    if len(known) > 1:
+        raise UsageError(f"expected rows of one width in all processes, got {', '.join(map(str, known))}")
+    return widths.max()
 
 
 class _PerSet(Metric):  # type: ignore[misc]
@@ -34,6 +49,7 @@ class _PerSet(Metric):  # type: ignore[misc]
     full_state_update = False
     higher_is_better = False
     spec: ClassVar[registry.Metric]
+    width: Tensor
 
     def __init__(
         self, extractor: str | extractors.Extractor | None = None, *, view: str = "whole", device: str = "cpu",
@@ -43,37 +59,59 @@ class _PerSet(Metric):  # type: ignore[misc]
         self.extractor = extractors.load(extractor, device) if isinstance(extractor, str) else extractor
         self.view, self.knobs = view, self.spec.resolve(knobs)
         views.parse(view)
+        self.set_dtype(torch.float64)
+        self.add_state("width", torch.zeros((), dtype=torch.long), dist_reduce_fx=one_width)
         for name in self.spec.inputs:
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def compute(self) -> Tensor:
-        """The number of everything added so far, a float64 scalar. Raises ``UsageError`` with too few rows."""
-        sets = {n: dim_zero_cat(s).cpu().numpy() if len(s := getattr(self, n)) else None for n in self.spec.inputs}
-        if empty := [n for n, rows in sets.items() if rows is None]:
+        """The number of everything added so far, a float64 scalar; the order of adding does not count.
+
+        Raises:
+            UsageError: too few rows.
+        """
+        flat = {n: dim_zero_cat(s) if len(s := getattr(self, n)) else torch.zeros(0) for n in self.spec.inputs}
+        if empty := [n for n, values in flat.items() if not len(values)]:
             raise UsageError(f"{self.spec.name}: no rows of {' and '.join(empty)} yet; call update first")
-        return torch.tensor(self.spec.fn(*sets.values(), **self.knobs)[self.spec.name], dtype=torch.float64)
+        sets = (values.cpu().double().numpy().reshape(-1, int(self.width)) for values in flat.values())
+        return torch.tensor(self.spec.fn(*sets, **self.knobs)[self.spec.name], dtype=torch.float64)
 
-    def _add(self, name: str, batch: Images) -> None:
+    def _add(self, name: str, batch: Images, drawn_by: Sequence[str | int] | None) -> None:
+        if len(batch) == 0:
+            return
         if self.extractor is None:
-            rows = batch if isinstance(batch, Tensor) else torch.from_numpy(np.asarray(batch))
+            rows = batch if isinstance(batch, Tensor) else np.asarray(batch)
         else:
-            cut = [c for p in to_rgb(batch) for c in self._crops(p)]
-            features = self.extractor.embed(cut)
-            rows = torch.from_numpy(self.extractor.logits(features) if name == "logits" else features)
-        getattr(self, name).append(rows.to(self.device))
+            features = self.extractor.embed(self._crops(to_rgb(batch), drawn_by))
+            rows = self.extractor.logits(features) if name == "logits" else features
+        if rows.ndim != 2:
+            raise UsageError(
+                f"{self.spec.name}: expected rows (n, d), got {tuple(rows.shape)}; pictures need an extractor"
+            )
+        if int(self.width) not in (0, rows.shape[1]):
+            raise UsageError(f"{self.spec.name}: expected rows of width {int(self.width)}, got {rows.shape[1]}")
+        self.width = torch.full_like(self.width, rows.shape[1])
+        getattr(self, name).append(self._own(rows))
 
-    def _crops(self, rgb: np.ndarray) -> list[np.ndarray]:
-        return views.crops(rgb, self.view, Canvas(rgb.shape[1], rgb.shape[0]))
+    def _own(self, rows: Tensor | np.ndarray) -> Tensor:
+        """A flat copy that shares no memory and no graph with what was given."""
+        if not isinstance(rows, Tensor):
+            rows = torch.from_numpy(rows.astype(np.float64))  # whatever its byte order and strides
+        return rows.detach().to(self.device, self.dtype, copy=True).flatten()
+
+    def _crops(self, pictures: list[np.ndarray], drawn_by: Sequence[str | int] | None) -> list[np.ndarray]:
+        places = zip(pictures, draws(self.view, drawn_by, len(pictures)), strict=True)
+        return [c for p, by in places for c in views.crops(p, self.view, Canvas(p.shape[1], p.shape[0]), by)]
 
 
 class _Distance(_PerSet):
-    def update(self, batch: Images, real: bool) -> None:
+    def update(self, batch: Images, real: bool, drawn_by: Sequence[str | int] | None = None) -> None:
         """Add to the reference (``real``) or to the candidates.
 
-        ``batch`` is (n, d) features without an extractor; pictures, as :meth:`bench.metrics.GSD.update` takes them,
-        with one.
+        ``batch`` is (n, d) features of any float type without an extractor; with one it is pictures, and those and
+        ``drawn_by`` are as :meth:`bench.metrics.GSD.update` takes them.
         """
-        self._add("reference" if real else "features", batch)
+        self._add("reference" if real else "features", batch, drawn_by)
 
 
 class FID(_Distance):
@@ -106,9 +144,9 @@ class IS(_PerSet):
     higher_is_better = True
     spec = distribution.inception_score
 
-    def update(self, batch: Images) -> None:
+    def update(self, batch: Images, drawn_by: Sequence[str | int] | None = None) -> None:
         """Add pictures with an extractor, (n, classes) logits without."""
-        self._add("logits", batch)
+        self._add("logits", batch, drawn_by)
 
 
 class RelativeFID(_PerSet):
@@ -116,8 +154,8 @@ class RelativeFID(_PerSet):
 
     spec = distribution.relative_fid
 
-    def update(self, batch: Images, of: str = "features") -> None:
+    def update(self, batch: Images, of: str = "features", drawn_by: Sequence[str | int] | None = None) -> None:
         """Add panoramas (``features``), pictures of the ``reference`` or single pictures of the ``base`` network."""
         if of not in self.spec.inputs:
             raise UsageError(f"unknown set {of!r}; {near(of, self.spec.inputs)}")
-        self._add(of, batch)
+        self._add(of, batch, drawn_by)

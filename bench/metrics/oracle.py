@@ -98,7 +98,7 @@ def _scene(sample: Sample) -> Scene | None:
     data: Any = sample.prompt.attributes.get("scene")
     if data is None or sample.rgb.shape[0] != HEIGHT or sample.rgb.shape[1] < HEIGHT:
         return None
-    return Scene.from_dict(dict(data))
+    return Scene.from_dict(data)
 
 
 # The three metrics look at one picture one after the other: the latest answer of each detector is kept.

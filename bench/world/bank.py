@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.world.render import HEIGHT, VERSION, render
+from bench.source import source_digest
+from bench.world.render import HEIGHT, render
 from bench.world.scene import Scene, sample_scene
 
 SQUARES, WIDE, WIDE_WIDTH = 60_000, 6_000, 128
@@ -34,7 +35,7 @@ def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int =
     seeds = rng.integers(0, 2**31, squares + wide)
     copies = rng.integers(0, 6, wide)
     cache.mkdir(parents=True, exist_ok=True)
-    tag = f"v{VERSION}-{squares}-{wide}-{seed}"
+    tag = f"{source_digest(render)[:8]}-{squares}-{wide}-{seed}"
 
     def cached(name: str, shape: tuple[int, ...], make: Callable[[int], np.ndarray]) -> np.ndarray:
         path = cache / f"{name}-{tag}.npy"

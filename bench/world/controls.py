@@ -66,8 +66,8 @@ def _scene(prompt: Prompt, canvas: Canvas) -> Scene:
     if canvas.height != HEIGHT or canvas.width < HEIGHT:
         raise UsageError(f"ScrollWorld is {HEIGHT} px high and at least as wide, got a canvas of {canvas} px")
     try:
-        return Scene.from_dict(dict(data))
-    except (KeyError, TypeError, ValueError) as error:
+        return Scene.from_dict(data)
+    except UsageError as error:
         raise UsageError(f"prompt {prompt.id!r}: its attribute 'scene' is not a ScrollWorld scene: {error}") from error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, near
+from bench.reading import MOST, parse_json, shown
 from bench.world.render import render
 from bench.world.scene import NUMBER_WORDS, OBJECTS, WORDING, Scene, caption
 
@@ -33,10 +33,12 @@ def draw(
 
     if (said is None) == (scene is None):
         raise UsageError("give either a caption or a scene, not both and not neither")
+    if not 0 <= seed <= MOST:
+        raise UsageError(f"a seed is an integer from 0 to 2^63 - 1, got {seed}")
     try:
-        wanted = read_caption(said) if said is not None else Scene.from_dict(json.loads(scene or ""))
+        wanted = read_caption(said) if said is not None else Scene.from_dict(parse_json(scene or "", Path("--scene")))
         picture = render(wanted, width, seed, copies=copies, loop=loop)
-    except (ValueError, TypeError, AttributeError) as error:  # malformed JSON of any shape, or what render refuses
+    except ValueError as error:  # what render refuses
         raise UsageError(f"cannot draw this: {error}") from error
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def read_caption(text: str) -> Scene:
             canonical = [phrases[0] for phrases in wordings.values()]
             clauses = [c.strip() for c in re.split(r",", said)]
             hint = next((h for c in clauses if (h := near(c, canonical)).startswith("did")), near("", canonical))
-            raise UsageError(f"the caption names no {field} of ScrollWorld: {text!r}; {hint}")
+            raise UsageError(f"the caption names no {field} of ScrollWorld: {shown(text)}; {hint}")
         values[field] = max(there, key=lambda pair: pair[0])[1]
     numbers = {word: n for n, word in NUMBER_WORDS.items()}
     group = re.search(rf"\b({'|'.join(numbers)}) ({'|'.join(OBJECTS)})s?\b", said)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.noise import Noise
+from bench.pictures import levels
 from bench.world.detect import detect
 from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 
@@ -61,7 +62,7 @@ def squares(
             x = direct_latents(lambda v, t, c=c: backbone.guided(v, t, c, guidance), backbone.scheduler(steps), x)  # type: ignore[misc]
             for picture in backbone.decode(x):
                 rgb = picture[:, 0] if clip else picture
-                yield np.rint(rgb.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+                yield levels(rgb.permute(1, 2, 0))
 
 
 def obedience(backbone: LatentBackbone | VideoBackbone, n: int = 400, seed: int = 0) -> list[dict[str, Any]]:
@@ -110,8 +111,7 @@ def round_trip(backbone: LatentBackbone) -> Callable[[np.ndarray], np.ndarray]:
         x = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
             back = backbone.decode(backbone.encode(x))[0]
-        out: np.ndarray = np.rint(back.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        return out
+        return levels(back.permute(1, 2, 0))
 
     return through
 

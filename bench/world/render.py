@@ -18,7 +18,6 @@ import numpy as np
 from bench.world.scene import Scene
 
 HEIGHT = 32  # px, fixed for the whole world
-VERSION = "1"  # part of the identity of every rendered reference
 
 Colour = tuple[float, float, float]
 

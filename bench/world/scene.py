@@ -7,12 +7,18 @@ one *counted* group of objects.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import UsageError, near
+from bench.reading import refuse, shown
+
 if TYPE_CHECKING:
     import numpy as np
+
+    from bench.prompts import PromptSet
 
 STYLES = ("photo", "ink", "woodblock")
 BIOMES = ("sea", "meadow", "forest", "desert", "mountains", "snow", "city")
@@ -20,6 +26,7 @@ TIMES = ("dawn", "day", "dusk", "night")
 WEATHERS = ("clear", "cloudy", "foggy")
 UNIQUES = ("sun", "moon", "lighthouse", "balloon")
 OBJECTS = ("house", "boat", "tent")
+FIELDS = ("style", "biome", "time", "weather", "unique", "counted")
 
 # Where things may stand: a boat needs water, a lighthouse a coast or open ground.
 OBJECT_OF_BIOME = {
@@ -52,21 +59,51 @@ class Scene:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Scene:
-        """Build a scene from :meth:`to_dict`'s values; unknown words raise ``ValueError`` naming the choices."""
+    def from_dict(cls, data: Mapping[str, Any]) -> Scene:
+        """Build a scene from :meth:`to_dict`'s values.
+
+        Raises:
+            UsageError: no object, an unknown or missing field, or words this world does not know, with the choices.
+        """
+        if not isinstance(data, Mapping):
+            raise UsageError(f"a scene is an object of {', '.join(FIELDS)}; got {shown(data)}")
+        for field in data:
+            if field not in FIELDS:
+                raise UsageError(f"a scene has no field {shown(field)}; {near(str(field), FIELDS)}")
         for field, choices in (
             ("style", STYLES), ("biome", BIOMES), ("time", TIMES), ("weather", WEATHERS),
             ("unique", (None, *UNIQUES)),
         ):  # fmt: skip
-            if data.get(field) not in choices:
-                raise ValueError(f"scene {field} must be one of {choices}, got {data.get(field)!r}")
+            if field not in data:
+                raise UsageError(f"scene {field} is missing; it must be one of {choices}")
+            if not isinstance(data[field], str | None) or data[field] not in choices:
+                raise UsageError(f"scene {field} must be one of {choices}, got {shown(data[field])}")
         counted = data.get("counted")
-        if counted is not None and (counted[0] not in OBJECTS or int(counted[1]) not in NUMBER_WORDS):
-            raise ValueError(f"scene counted must be [kind, 1..3] with kind in {OBJECTS}, got {counted!r}")
+        if counted is not None and not _is_counted(counted):
+            raise UsageError(f"scene counted must be [kind, 1..3] with kind in {OBJECTS}, got {shown(counted)}")
         return cls(
             data["style"], data["biome"], data["time"], data["weather"], data["unique"],
-            (counted[0], int(counted[1])) if counted else None,
+            (counted[0], counted[1]) if counted is not None else None,
         )  # fmt: skip
+
+
+def _is_counted(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    kind, n = value
+    return isinstance(kind, str) and kind in OBJECTS and type(n) is int and n in NUMBER_WORDS
+
+
+def check_scenes(chosen: PromptSet) -> None:
+    """Refuse a set with a ``scene`` that is none of this world. Raises ``UsageError`` with file, line and field."""
+    problems = []
+    for prompt in chosen.prompts:
+        try:
+            if "scene" in prompt.attributes:
+                Scene.from_dict(prompt.attributes["scene"])
+        except UsageError as error:
+            problems.append(f"{chosen.place(prompt.id)}: field 'scene': {error}")
+    refuse(problems)
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:

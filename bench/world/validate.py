@@ -234,7 +234,7 @@ def _pool() -> list[Prompt]:
 
 
 def _scene(prompt: Prompt) -> Scene:
-    return Scene.from_dict(dict(prompt.attributes["scene"]))
+    return Scene.from_dict(prompt.attributes["scene"])
 
 
 def _scores(

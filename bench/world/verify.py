@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from bench.errors import PrerequisiteError, UsageError, near
+from bench.pictures import picture_files, read_picture
 from bench.types import Prompt
 from bench.world import defects
 from bench.world.detect import DETECTORS, KINDS, detect, horizon_rows, load_oracle
@@ -155,19 +156,17 @@ def track(detector: str = "colour", n: int = 10, seed: int = 0) -> list[dict[str
 
 
 def read_folder(folder: Path, prompts: Iterable[Prompt], detector: str = "colour") -> list[dict[str, Any]]:
-    """Read generated pictures ``PROMPT-ID.png`` or ``PROMPT-ID_*.png`` back: one row a picture.
+    """Read generated pictures ``PROMPT-ID.png`` or ``PROMPT-ID_*.png`` (or another format) back: one row a picture.
 
     Raises:
-        UsageError: no picture of any prompt is in the folder.
+        UsageError: no picture of any prompt is directly in the folder, or one that cannot be read.
     """
-    from PIL import Image
-
+    files = [path for path in picture_files(folder) if path.parent == folder]
     rows = []
     for prompt in prompts:
-        scene = Scene.from_dict(dict(prompt.attributes["scene"]))
-        for path in sorted({*folder.glob(f"{prompt.id}.png"), *folder.glob(f"{prompt.id}_*.png")}):
-            with Image.open(path) as image:
-                seen = [d.kind for d in detect(np.array(image.convert("RGB")), scene, detector=detector)]
+        scene = Scene.from_dict(prompt.attributes["scene"])
+        for path in (p for p in files if p.stem == prompt.id or p.stem.startswith(f"{prompt.id}_")):
+            seen = [d.kind for d in detect(read_picture(path), scene, detector=detector)]
             counts = {k: seen.count(k) for k in KINDS}
             rows.append({"file": path.name, "prompt": prompt.id, "asked": scene.unique, **counts})
     if not rows:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor as Tensor
 
     from methods.backbones.meter import Meter
+    from methods.backbones.weights import Weights
 else:  # the name is needed when signatures are read; torch itself is not
     Tensor = Any
 
@@ -26,12 +27,14 @@ else:  # the name is needed when signatures are read; torch itself is not
 class BackboneInfo:
     """Who a backbone is: enough for a recipe, known without loading weights.
 
-    ``weights_digest`` is a folder's digest, or ``repo@commit`` for a hub repository.
+    ``weights_digest`` is the digest of all that is loaded; ``source`` says where that came from (``owner/name@commit``,
+    or a folder) and is no part of the identity: the same files elsewhere are the same weights.
     """
 
     name: str
     family: str
     weights_digest: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Factory:
         name: what the backbone is called in the registry.
         family: ``latent``, ``tokens`` or ``video``.
         load: keyword options -> backbone; where it takes ``**options`` the common ``OPTIONS`` are added.
-        identify: the same options -> weights digest; must not load weights.
+        locate: the same options -> the weights, found and identified without loading them.
         blank: the same options -> the full-size backbone on the meta device, without weights; None if not known.
         changes: options that change the pixels on purpose; where not at their default they become part of the name.
     """
@@ -143,11 +146,11 @@ class Factory:
         name: str,
         family: str,
         load: Callable[..., Any],
-        identify: Callable[..., str],
+        locate: Callable[..., Weights],
         blank: Callable[..., Any] | None = None,
         changes: Sequence[str] = ("vae_tiling",),
     ) -> None:
-        self.name, self.family, self.load, self.identify, self.blank = name, family, load, identify, blank
+        self.name, self.family, self.load, self.locate, self.blank = name, family, load, locate, blank
         self.changes = tuple(changes)
         self.options: dict[str, Any] = {}
         for p in inspect.signature(load).parameters.values():
@@ -168,7 +171,8 @@ class Factory:
         checked = self._checked(options)
         marks = [f"{k}={checked[k]}" for k in self.changes if k in checked and checked[k] != self.options[k]]
         name = f"{self.name}[{','.join(marks)}]" if marks else self.name
-        return BackboneInfo(name, self.family, self.identify(**checked))
+        weights = self.locate(**checked)
+        return BackboneInfo(name, self.family, weights.digest, weights.source)
 
     def skeleton(self, **options: Any) -> Any:
         """The full-size network on the meta device: every shape and cost, no numbers. Needs no weights.

@@ -1,7 +1,8 @@
 """Components of diffusers pipelines: checked folders, complete weights, and the same modules without numbers.
 
-Every part loads through its own ``from_pretrained``, safetensors only, so that neither a safety checker nor pickles
-are touched. Full-size configurations ship as ``configs/NAME.json``, so that a cost can be known before a download.
+Every part loads through its own ``from_pretrained`` from one local folder, safetensors only, so that neither a network,
+a safety checker nor pickles are touched. Full-size configurations ship as ``configs/NAME.json``, so that a cost can be
+known before a download.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import PrerequisiteError, UsageError
-from methods.backbones.weights import Layout, fetch_command, hub_commit, identity, place, quiet
+from bench.errors import PrerequisiteError, ScrollBenchError, UsageError
+from bench.weights import offline
+from methods.backbones.weights import Layout, Part, locate, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -27,52 +29,40 @@ def load_parts(
     """(weights digest, parts) of a folder or hub repository; ``scheduler`` is its config.
 
     Args:
-        model: a folder, or ``owner/name`` from the local cache (or the network unless HF_HUB_OFFLINE=1).
-        revision: branch, tag or commit of a hub repository.
+        model: a folder, or ``owner/name`` of a repository in the local cache; nothing is asked of the network.
+        revision: branch, tag or commit of a hub repository; the manifest's, else ``main`` where None.
         layout: the parts and the classes they must be.
         dtypes: dtype to load a part in; float32 where not given.
 
     Raises:
         UsageError: a folder of another kind, files that are torn, tensors missing.
-        PrerequisiteError: a repository that is not in the cache and cannot be fetched.
+        PrerequisiteError: a repository that is not in the cache, or only in part.
     """
-    folder = place(model)
-    source = model if folder is None else str(folder)
-    digest = None if folder is None else identity(folder, layout)
-    where: dict[str, Any] = {"revision": revision} if revision and folder is None else {}
+    weights = locate(model, revision, layout)
     try:
-        with quiet():
-            parts = {part: _load(source, part, layout, where, (dtypes or {}).get(part)) for part in layout}
-    except PrerequisiteError:
-        raise
-    except OSError as error:
-        if folder is not None:
-            raise UsageError(f"{source}: the weights do not load: {error}") from error
-        raise PrerequisiteError(
-            f"{source}: not in the local cache and not fetched ({str(error).strip().splitlines()[0]}). "
-            f"Fetch it with: {fetch_command(source, revision)}"
-        ) from error
-    except UsageError:
+        with quiet(), offline():
+            parts = {part: _load(weights.folder, part, layout[part], (dtypes or {}).get(part)) for part in layout}
+    except ScrollBenchError:
         raise
     except Exception as error:  # safetensors, json and the loaders each have errors of their own
-        raise UsageError(f"{source}: the weights do not load: {error}") from error
-    return digest or f"{source}@{hub_commit(source, revision) or revision}", parts
+        raise UsageError(f"{weights.source}: the weights do not load: {error}") from error
+    return weights.digest, parts
 
 
-def _load(source: str, part: str, layout: Layout, where: dict[str, Any], dtype: Any) -> Any:
+def _load(folder: Path, part: str, expected: Part, dtype: Any) -> Any:
     import torch
 
-    cls = part_class(layout[part].cls)
+    cls, here = part_class(expected.cls), {"subfolder": part, "local_files_only": True}
     if part == "scheduler":
-        return cls.load_config(source, subfolder=part, **where)
-    if not layout[part].weights:
-        return cls.from_pretrained(source, subfolder=part, **where)
-    options = {"use_safetensors": True, "output_loading_info": True, **where}
+        return cls.load_config(folder, **here)
+    if not expected.weights:
+        return cls.from_pretrained(folder, **here)
+    options = {"use_safetensors": True, "output_loading_info": True, **here}
     key = "torch_dtype" if hasattr(cls, "_supported_kernels") or cls.__module__.startswith("diffusers") else "dtype"
-    module, report = cls.from_pretrained(source, subfolder=part, **{key: dtype or torch.float32}, **options)
+    module, report = cls.from_pretrained(folder, **{key: dtype or torch.float32}, **options)
     if report["missing_keys"]:  # from_pretrained would go on with random numbers in their place
         missing = sorted(report["missing_keys"])
-        raise UsageError(f"{source}: {part} is partial: {len(missing)} tensors missing, first {missing[0]!r}")
+        raise UsageError(f"{folder}: {part} is partial: {len(missing)} tensors missing, first {missing[0]!r}")
     return module
 
 

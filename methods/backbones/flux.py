@@ -24,7 +24,7 @@ from methods.backbones import Conditioning, Factory, Scheduler
 from methods.backbones.components import blank_parts
 from methods.backbones.latent import LatentNetwork, load_low
 from methods.backbones.schedules import dynamic_mu, make_scheduler
-from methods.backbones.weights import Part, identify, world_folder
+from methods.backbones.weights import Part, Weights, locate, world_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,17 +177,17 @@ def _blank(name: str) -> Any:
     return lambda **options: Flux(name, "", blank_parts(name), **options)
 
 
-def _identify(model: str, revision: str | None, **_: Any) -> str:
-    return identify(model, revision, LAYOUT)
+def _locate(model: str, revision: str | None, **_: Any) -> Weights:
+    return locate(model, revision, LAYOUT)
 
 
-flux_dev = Factory("flux-dev", "latent", _load_dev, _identify, _blank("flux-dev"), CHANGES)
-flux_krea = Factory("flux-krea", "latent", _load_krea, _identify, _blank("flux-krea"), CHANGES)
+flux_dev = Factory("flux-dev", "latent", _load_dev, _locate, _blank("flux-dev"), CHANGES)
+flux_krea = Factory("flux-krea", "latent", _load_krea, _locate, _blank("flux-krea"), CHANGES)
 world_flux = Factory(
     "world-flux",
     "latent",
     _load_world,
-    lambda **_: identify(str(world_folder("world-flux")), None, LAYOUT),
+    lambda **_: locate(str(world_folder("world-flux")), None, LAYOUT),
     lambda **o: Flux("world-flux", "", blank_parts(world_folder("world-flux")), window=WORLD_SIDE, **o),
     CHANGES,
 )

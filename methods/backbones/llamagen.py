@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import PrerequisiteError, UsageError
+from bench.weights import offline
 from methods.backbones import Conditioning, Factory
 from methods.backbones.components import BlankTokenizer
 from methods.backbones.latent import target
 from methods.backbones.llamagen_convert import LAYOUT, blank, mismatch, released
 from methods.backbones.llamagen_text import clean
 from methods.backbones.meter import Meter
-from methods.backbones.weights import identity, quiet
+from methods.backbones.weights import Weights, locate, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,14 +140,15 @@ def skeleton(device: str = "meta", precision: str = "fp32") -> LlamaGen:
     return LlamaGen("llamagen", "", {**parts, **{k: blank(k, sizes[k]) for k in ("gpt", "vq")}}, device, precision)
 
 
-def _folder(model: str) -> Path:
+def _locate(model: str, **_: Any) -> Weights:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise PrerequisiteError(
-            f"no folder {model!r}: LlamaGen loads a folder that was converted from the released files with "
-            f"`python -m methods.backbones.llamagen_convert --gpt ... --vq ... --t5 ... --out FOLDER`"
+            f"no folder {model!r}: LlamaGen loads a folder that is made from the released files with\n"
+            f"  scrollbench weights fetch llamagen-t2i flan-t5-xl && "
+            f"python -m methods.backbones.llamagen_convert --out {folder}"
         )
-    return folder
+    return locate(str(folder), None, LAYOUT)
 
 
 def _load(model: str, device: str = "cpu", precision: str = "fp32") -> LlamaGen:
@@ -155,10 +157,9 @@ def _load(model: str, device: str = "cpu", precision: str = "fp32") -> LlamaGen:
     ``model`` is a folder written by ``python -m methods.backbones.llamagen_convert``.
     """
     target(device, precision)  # before anything large is read
-    folder = _folder(model)
-    weights = identity(folder, LAYOUT)
-    parts = {part: _fill(folder, part) for part in ("gpt", "vq")}
-    return LlamaGen("llamagen", weights, {**parts, **_load_text(folder)}, device, precision)
+    weights = _locate(model)
+    parts = {part: _fill(weights.folder, part) for part in ("gpt", "vq")}
+    return LlamaGen("llamagen", weights.digest, {**parts, **_load_text(weights.folder)}, device, precision)
 
 
 def _fill(folder: Path, part: str) -> Any:
@@ -184,7 +185,7 @@ def _load_text(folder: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer, T5EncoderModel
 
     try:
-        with quiet():
+        with quiet(), offline():
             tokenizer = AutoTokenizer.from_pretrained(folder / "t5", local_files_only=True)
             encoder, report = T5EncoderModel.from_pretrained(
                 folder / "t5", dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -197,4 +198,4 @@ def _load_text(folder: Path) -> dict[str, Any]:
     return {"t5": encoder, "tokenizer": tokenizer}
 
 
-llamagen = Factory("llamagen", "tokens", _load, lambda **o: identity(_folder(o["model"]), LAYOUT), skeleton)
+llamagen = Factory("llamagen", "tokens", _load, _locate, skeleton)

@@ -1,15 +1,15 @@
 r"""The released LlamaGen files, rewritten as one folder of safetensors.
 
-    python -m methods.backbones.llamagen_convert \
-        --gpt t2i_XL_stage2_512.pt --vq vq_ds16_t2i.pt --t5 flan-t5-xl --out DIR
+    scrollbench weights fetch llamagen-t2i flan-t5-xl
+    python -m methods.backbones.llamagen_convert --out DIR
 
     DIR/gpt/model.safetensors  config.json     the transformer, released names and number types
     DIR/vq/model.safetensors   config.json     the image tokenizer
     DIR/t5/...                                 text encoder and its tokenizer, in the layout of transformers
 
-The released files are pickles: only tensors and plain containers are read from them, anything else is refused. The
-release was not at hand; its layout is taken from the loading code published with it (``model``, ``module`` or
-``state_dict`` around the tensors).
+The sources are the fetched files, or others that ``--gpt``, ``--vq`` and ``--t5`` name. The released ones are pickles:
+only tensors and plain containers are read from them, anything else is refused. The release was not at hand; its layout
+is taken from the loading code published with it (``model``, ``module`` or ``state_dict`` around the tensors).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ScrollBenchError, UsageError
+from bench.weights import load_manifest, offline, require
 from methods.backbones.components import CONFIGS
 from methods.backbones.weights import Part, quiet
 
@@ -170,7 +171,7 @@ def _convert_t5(source: Path, out: Path) -> list[str]:
     if not source.is_dir():
         raise UsageError(f"no folder {source}; expected flan-t5-xl as `hf download google/flan-t5-xl` gives it")
     try:
-        with quiet():
+        with quiet(), offline():
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
             encoder, report = T5EncoderModel.from_pretrained(
                 source, dtype="auto", local_files_only=True, output_loading_info=True
@@ -185,22 +186,31 @@ def _convert_t5(source: Path, out: Path) -> list[str]:
     return [] if kinds == ["T5EncoderModel"] else ["t5: the decoder"]
 
 
+def _sources(gpt: Path | None, vq: Path | None, t5: Path | None) -> tuple[Path, Path, Path]:
+    """The files as named, those that were fetched for the others. Raises ``PrerequisiteError`` where they were not."""
+    wanted = {"llamagen-t2i": gpt is None or vq is None, "flan-t5-xl": t5 is None}
+    found = require(*(load_manifest()[name] for name, missing in wanted.items() if missing))
+    folders = {f.model.name: f.folder for f in found}
+    tokens, text = folders.get("llamagen-t2i", Path()), folders.get("flan-t5-xl", Path())
+    return gpt or tokens / "t2i_XL_stage2_512.pt", vq or tokens / "vq_ds16_t2i.pt", t5 or text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line above; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m methods.backbones.llamagen_convert",
         description="Rewrite released LlamaGen files as safetensors.",
     )
-    parser.add_argument("--gpt", required=True, help="t2i_XL_stage2_512.pt")
-    parser.add_argument("--vq", required=True, help="vq_ds16_t2i.pt")
-    parser.add_argument("--t5", required=True, help="folder of google/flan-t5-xl")
+    parser.add_argument("--gpt", type=Path, help="t2i_XL_stage2_512.pt, if not the fetched one")
+    parser.add_argument("--vq", type=Path, help="vq_ds16_t2i.pt, if not the fetched one")
+    parser.add_argument("--t5", type=Path, help="folder of google/flan-t5-xl, if not the fetched one")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--config", type=Path, help="sizes that are not the released ones: JSON with gpt and vq")
     parser.add_argument("--drop", action="append", default=[], metavar="NAME", help="a surplus tensor to leave out")
     given = parser.parse_args(argv)
     try:
         sizes = json.loads(given.config.read_text(encoding="utf-8")) if given.config else None
-        left = convert(given.gpt, given.vq, given.t5, given.out, config=sizes, drop=given.drop)
+        left = convert(*_sources(given.gpt, given.vq, given.t5), given.out, config=sizes, drop=given.drop)
     except ScrollBenchError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -22,7 +22,7 @@ from methods.backbones import Conditioning, Factory, Scheduler
 from methods.backbones.components import blank_parts
 from methods.backbones.latent import LatentNetwork, load_low
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import Part, identify
+from methods.backbones.weights import Part, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,6 +115,6 @@ pixart_sigma = Factory(
     "pixart-sigma",
     "latent",
     _load,
-    lambda **o: identify(o["model"], o["revision"], LAYOUT),
+    lambda **o: locate(o["model"], o["revision"], LAYOUT),
     lambda **o: PixArt("pixart-sigma", "", blank_parts("pixart-sigma"), **o),
 )

@@ -17,7 +17,7 @@ SAMPLERS = ("checkpoint", "ddim")
 def make_scheduler(
     config: Mapping[str, Any], steps: int, sampler: str = "checkpoint", double: bool = False, **timing: Any
 ) -> Scheduler:
-    """A fresh scheduler with ``steps`` timesteps.
+    """A fresh scheduler with ``steps`` timesteps. Its steps refuse to draw (:mod:`methods.backbones.drawing`).
 
     Args:
         config: a scheduler_config.json.
@@ -29,6 +29,7 @@ def make_scheduler(
         UsageError: unknown sampler, or a number of steps outside 1 to ``num_train_timesteps``.
     """
     from methods.backbones.components import part_class
+    from methods.backbones.drawing import watched
 
     if sampler not in SAMPLERS:
         raise UsageError(f"unknown sampler {sampler!r}; {near(sampler, SAMPLERS)}")
@@ -37,7 +38,7 @@ def make_scheduler(
         raise UsageError(f"steps must be 1 to {most}, got {steps}")
     cls = part_class("DDIMScheduler" if sampler == "ddim" else config["_class_name"])
     known = inspect.signature(cls.__init__).parameters  # a config written for another class has more, without meaning
-    made = cls.from_config({k: v for k, v in config.items() if k in known})
+    made = watched(cls).from_config({k: v for k, v in config.items() if k in known})
     if double:  # or the arithmetic is float32 at heart
         for name in ("alphas_cumprod", "final_alpha_cumprod"):
             if hasattr(made, name):

@@ -20,7 +20,7 @@ from methods.backbones import Conditioning, Factory, Scheduler
 from methods.backbones.components import blank_parts
 from methods.backbones.latent import LatentNetwork, load_low
 from methods.backbones.schedules import dynamic_mu, make_scheduler
-from methods.backbones.weights import Part, identify
+from methods.backbones.weights import Part, Weights, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,9 +127,9 @@ def _blank(name: str) -> Any:
     return lambda **options: SD3(name, "", blank_parts(name), **options)
 
 
-def _identify(model: str, revision: str | None, **_: Any) -> str:
-    return identify(model, revision, LAYOUT)
+def _locate(model: str, revision: str | None, **_: Any) -> Weights:
+    return locate(model, revision, LAYOUT)
 
 
-sd35_medium = Factory("sd35-medium", "latent", _load_medium, _identify, _blank("sd35-medium"))
-sd35_large = Factory("sd35-large", "latent", _load_large, _identify, _blank("sd35-large"))
+sd35_medium = Factory("sd35-medium", "latent", _load_medium, _locate, _blank("sd35-medium"))
+sd35_large = Factory("sd35-large", "latent", _load_large, _locate, _blank("sd35-large"))

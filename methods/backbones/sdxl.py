@@ -15,7 +15,7 @@ from methods.backbones import Conditioning, Factory, Scheduler
 from methods.backbones.components import blank_parts
 from methods.backbones.latent import LatentNetwork, load_low
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import Part, identify
+from methods.backbones.weights import Part, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,7 +111,7 @@ sdxl = Factory(
     "sdxl",
     "latent",
     _load,
-    lambda **o: identify(o["model"], o["revision"], LAYOUT),
+    lambda **o: locate(o["model"], o["revision"], LAYOUT),
     lambda **o: SDXL("sdxl", "", blank_parts("sdxl"), **o),
     changes=("sampler", "vae_tiling"),
 )

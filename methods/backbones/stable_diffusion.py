@@ -1,7 +1,6 @@
 """Stable Diffusion 1.x and 2.x: the embedded ``world-sd``, a local folder, or a hub repository.
 
-``describe`` answers from disk: folders by their digest, hub repositories by the commit in the local cache
-(``repo@commit``), so a branch that moves is another backbone.
+Weights are read from disk, a hub repository's from the local cache, and named by their content.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from methods.backbones import Conditioning, Factory, Scheduler
 from methods.backbones.components import blank_parts, load_parts
 from methods.backbones.latent import LatentNetwork, target
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import Part, identify, world_folder
+from methods.backbones.weights import Part, locate, world_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,8 +116,7 @@ def _load_world(device: str = "cpu", precision: str = "fp32", batch: int = 16) -
 def _load_any(model: str, revision: str | None = None, sampler: str = "ddim", **options: Any) -> StableDiffusion:
     """A Stable Diffusion 1.x or 2.x checkpoint (epsilon, v or x prediction) from a folder or the hub.
 
-    ``model`` is a folder or ``owner/name``; pin ``revision`` to a commit. Hub files come from the local cache, or from
-    the network unless HF_HUB_OFFLINE=1.
+    ``model`` is a folder or ``owner/name``; pin ``revision`` to a commit. Hub files come from the local cache only.
     """
     return _load("diffusers", model, revision, {**options, "sampler": sampler})
 
@@ -161,12 +159,12 @@ world_sd = Factory(
     "world-sd",
     "latent",
     _load_world,
-    lambda **_: identify(str(world_folder()), None, LAYOUT),
+    lambda **_: locate(str(world_folder()), None, LAYOUT),
     lambda **o: StableDiffusion("world-sd", "", blank_parts(world_folder()), **o),
 )
 from_pretrained = Factory(
-    "diffusers", "latent", _load_any, lambda **o: identify(o["model"], o["revision"], LAYOUT), changes=CHANGES
+    "diffusers", "latent", _load_any, lambda **o: locate(o["model"], o["revision"], LAYOUT), changes=CHANGES
 )
-sd15 = Factory("sd15", "latent", _load_sd15, from_pretrained.identify, _blank("sd15"), CHANGES)
-sd20 = Factory("sd20", "latent", _load_sd20, from_pretrained.identify, _blank("sd20"), CHANGES)
-sd21 = Factory("sd21", "latent", _load_sd21, from_pretrained.identify, _blank("sd21"), CHANGES)
+sd15 = Factory("sd15", "latent", _load_sd15, from_pretrained.locate, _blank("sd15"), CHANGES)
+sd20 = Factory("sd20", "latent", _load_sd20, from_pretrained.locate, _blank("sd20"), CHANGES)
+sd21 = Factory("sd21", "latent", _load_sd21, from_pretrained.locate, _blank("sd21"), CHANGES)

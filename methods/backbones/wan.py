@@ -18,7 +18,7 @@ from methods.backbones import Conditioning, Factory, Scheduler
 from methods.backbones.components import blank_parts
 from methods.backbones.latent import LatentNetwork, load_low
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import Part, identify
+from methods.backbones.weights import Part, Weights, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,9 +176,9 @@ def _blank(name: str) -> Any:
     return lambda **options: Wan(name, "", blank_parts(name), **options)
 
 
-def _identify(model: str, revision: str | None, **_: Any) -> str:
-    return identify(model, revision, LAYOUT)
+def _locate(model: str, revision: str | None, **_: Any) -> Weights:
+    return locate(model, revision, LAYOUT)
 
 
-wan_small = Factory("wan-1.3b", "video", _load_small, _identify, _blank("wan-1.3b"), CHANGES)
-wan_large = Factory("wan-14b", "video", _load_large, _identify, _blank("wan-14b"), CHANGES)
+wan_small = Factory("wan-1.3b", "video", _load_small, _locate, _blank("wan-1.3b"), CHANGES)
+wan_large = Factory("wan-14b", "video", _load_large, _locate, _blank("wan-14b"), CHANGES)

@@ -1,4 +1,9 @@
-"""Where pipeline weights are: folders and hub repositories, checked and identified without loading them."""
+"""Where pipeline weights are: one folder, checked and identified without loading it, for planning and loading alike.
+
+A repository of the hub is the folder of its snapshot in the local cache, at the revision that a user names or the
+manifest pins; nothing follows a branch that moves, and nothing is fetched. The identity is the content of what is
+loaded, so a snapshot and a copy of it elsewhere are the same weights.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,12 @@ from typing import NamedTuple
 
 import bench
 from bench.errors import PrerequisiteError, UsageError
-from bench.ids import folder_digest
+from bench.ids import LENGTH, deciding_files, file_digest, folder_digest
+from bench.weights import listed, require, snapshot
+from bench.weights_check import blob_name
 
 WORLD = Path(bench.__file__).parent / "world" / "weights" / "world-sd"
+SHA256 = 64  # hex digits
 
 
 class Part(NamedTuple):
@@ -35,16 +43,43 @@ class Part(NamedTuple):
 Layout = Mapping[str, Part]
 
 
+class Weights(NamedTuple):
+    """A pipeline's weights: digest of what decides pixels, where they come from, and the folder they lie in."""
+
+    digest: str
+    source: str  # owner/name@commit, or the folder
+    folder: Path
+
+
 def check_folder(folder: Path, layout: Layout) -> None:
     """Refuse a folder that does not hold the parts of a layout, in one error that lists what is wrong."""
+    if wrong := [*_missing(folder, layout), *_foreign(folder, layout)]:
+        raise UsageError(
+            f"{folder} is not the pipeline folder expected: {'; '.join(wrong)}. "
+            f"Expected what the pipeline's save_pretrained writes: {', '.join(layout)}"
+        )
+
+
+def _missing(folder: Path, layout: Layout) -> list[str]:
+    """Configs and weights that a folder lacks."""
+    wrong = []
+    for part, expected in layout.items():
+        if not (folder / part / expected.config).is_file():
+            wrong.append(f"{part}/{expected.config} is missing")
+        elif expected.weights:
+            wrong.extend(_weights_missing(folder / part, part))
+    return wrong
+
+
+def _foreign(folder: Path, layout: Layout) -> list[str]:
+    """Configs that cannot be read or are another class's."""
     wrong = []
     for part, expected in layout.items():
         path = folder / part / expected.config
+        if not path.is_file():
+            continue
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            wrong.append(f"{part}/{expected.config} is missing")
-            continue
         except (OSError, ValueError) as error:
             wrong.append(f"{part}/{expected.config} is unreadable ({error})")
             continue
@@ -54,21 +89,20 @@ def check_folder(folder: Path, layout: Layout) -> None:
         name = name[0] if isinstance(name, list) and name else name
         if name not in (expected.cls, expected.formerly, None):
             wrong.append(f"{part} is a {name}, expected {expected.cls}")
-        wrong.extend(_weights_missing(folder / part, part))
-    if wrong:
-        raise UsageError(
-            f"{folder} is not the pipeline folder expected: {'; '.join(wrong)}. "
-            f"Expected what the pipeline's save_pretrained writes: {', '.join(layout)}"
-        )
+    return wrong
 
 
 def _weights_missing(folder: Path, part: str) -> list[str]:
     """What a part's weights lack: all of them, or shards that its index names."""
-    if not any(folder.glob("*.safetensors")):
-        pickles = any(folder.glob("*.bin"))
-        return [f"{part} has no *.safetensors" + (" (pickled .bin files are not loaded)" if pickles else "")]
+    if not any(p.suffix == ".safetensors" for p in deciding_files(folder)):
+        others = any(folder.glob("*.bin")) or any(folder.glob("*.safetensors"))
+        remark = " (pickled .bin files and variants are not loaded)" if others else ""
+        return [f"{part} has no *.safetensors{remark}"]
     for index in folder.glob("*.safetensors.index.json"):
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return [f"{part}/{index.name} is unreadable"]
         missing = sorted(n for n in named if not (folder / n).is_file())
         if missing:
             return [f"{part} lacks {len(missing)} of {len(named)} shards, first {missing[0]}"]
@@ -76,28 +110,21 @@ def _weights_missing(folder: Path, part: str) -> list[str]:
 
 
 @cache
-def _digest(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    return folder_digest(folder)
+def _digest(folder: Path, parts: tuple[str, ...], stamp: tuple[tuple[str, int, int], ...]) -> str:
+    return folder_digest(folder, parts, _content)
+
+
+def _content(path: Path) -> str:
+    """Digest of a file; the cache names large files by it, so that they need not be read to make a plan."""
+    name = blob_name(path) or ""
+    return name[:LENGTH] if len(name) == SHA256 else file_digest(path)
 
 
 def identity(folder: Path, layout: Layout) -> str:
-    """The folder's digest; hashed again only where a file's size or time has changed."""
+    """The digest of the parts of a folder; hashed again only where a file's size or time has changed."""
     check_folder(folder, layout)
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return _digest(folder.resolve(), tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
-
-
-def hub_commit(repo: str, revision: str | None) -> str | None:
-    """The commit a revision stands for in the local cache, None if it is not there. Never asks the network."""
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    from huggingface_hub import try_to_load_from_cache
-
-    for file in ("model_index.json", "unet/config.json", "transformer/config.json"):
-        cached = try_to_load_from_cache(repo, file, revision=revision or "main")
-        if isinstance(cached, str):
-            return Path(cached).parents[file.count("/")].name
-    return None
+    stats = ((str(p), p.stat()) for p in deciding_files(folder, layout))
+    return _digest(folder.absolute(), tuple(layout), tuple((p, s.st_size, s.st_mtime_ns) for p, s in stats))
 
 
 def fetch_command(repo: str, revision: str | None) -> str:
@@ -124,23 +151,27 @@ def place(model: str) -> Path | None:
     return None
 
 
-def identify(model: str, revision: str | None, layout: Layout) -> str:
-    """Digest of a folder, ``repo@commit`` of a hub repository in the local cache.
+def locate(model: str, revision: str | None, layout: Layout) -> Weights:
+    """The one folder that a folder's name, or a hub id and a revision, stand for on this machine.
 
     Raises:
-        UsageError: neither a folder nor a hub id, or a folder that does not hold the layout.
-        PrerequisiteError: a repository whose commit is unknown because it was never fetched.
+        UsageError: neither a folder nor a hub id, or files that are not the layout's.
+        PrerequisiteError: a repository that is not here, or not all of it; the message names the command.
     """
     folder = place(model)
     if folder is not None:
-        return identity(folder, layout)
-    commit = hub_commit(model, revision)
-    if commit is None:
-        raise PrerequisiteError(
-            f"{model} at {revision or 'main'} is not in the local cache, so its commit is unknown. "
-            f"Fetch it with: {fetch_command(model, revision)}"
-        )
-    return f"{model}@{commit}"
+        return Weights(identity(folder, layout), str(folder), folder)
+    listing = listed(model, revision)
+    if listing is not None:
+        folder = require(listing)[0].folder
+    else:
+        folder = snapshot(model, revision)
+        if lacking := _missing(folder, layout):
+            absent = f"only in part in the local cache ({lacking[0]})" if folder.is_dir() else "not in the local cache"
+            raise PrerequisiteError(
+                f"{model} at {revision or 'main'} is {absent}. Fetch it with:\n  {fetch_command(model, revision)}"
+            )
+    return Weights(identity(folder, layout), f"{model}@{folder.name}", folder)
 
 
 def world_folder(name: str = "world-sd") -> Path:
@@ -156,13 +187,15 @@ def world_folder(name: str = "world-sd") -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Progress is the caller's to show: switch the bars of transformers off for a while."""
-    from transformers.utils import logging
+    """Progress is the caller's to show: switch the bars of diffusers and transformers off for a while."""
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown = [library for library in (diffusers, transformers) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()

@@ -166,8 +166,9 @@ class FluxRecipe(TeacherRecipe):
 
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         super().__init__(bank, work, out)
-        self.module = FluxTransformer2DModel.from_pretrained(out / "transformer").float()
-        self.module.register_to_config(_name_or_path=None)
+        student = FluxTransformer2DModel.from_pretrained(out / "transformer").float()
+        student.register_to_config(_name_or_path=None)
+        self.module = student
         self.teacher = FluxTransformer2DModel.from_pretrained(out / "transformer").float().requires_grad_(False)
         self.t5 = T5EncoderModel.from_pretrained(out / "text_encoder_2").float().eval().requires_grad_(False)
 
@@ -188,8 +189,8 @@ class FluxRecipe(TeacherRecipe):
             with torch.no_grad():
                 empty = [e.expand(self.batch, *e.shape[1:]) for e in self.read([""])]
                 told = self.read(texts)
-                c, u = (self.velocity(x, t.flatten(), *text, ones, self.teacher) for text in (told, empty))
-            v = self.velocity(x, t.flatten(), *told, scale)
+                c, u = (self.velocity(x, t.flatten(), a, b, ones, self.teacher) for a, b in (told, empty))
+            v = self.velocity(x, t.flatten(), told[0], told[1], scale)
         return weighted(v - (u + scale.view(-1, 1, 1) * (c - u)), t)
 
     def evaluate(self) -> dict[str, float]:

@@ -70,7 +70,8 @@ class WanRecipe:
         self.module = nn.ModuleDict({"transformer": transformer, "text": text})
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
-        return muon_and_adamw(self.module, [self.module["transformer"].blocks], self.lr)
+        blocks = self.module["transformer"].get_submodule("blocks")
+        return muon_and_adamw(self.module, [blocks], self.lr)
 
     @torch.no_grad()
     def cached(self, path: Path, pictures: Callable[[], np.ndarray]) -> np.ndarray:
