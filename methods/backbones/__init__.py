@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,13 +29,14 @@ class BackboneInfo:
     """Who a backbone is: enough for a recipe, known without loading weights.
 
     ``weights_digest`` is the digest of all that is loaded; ``source`` says where that came from (``owner/name@commit``,
-    or a folder) and is no part of the identity: the same files elsewhere are the same weights.
+    or a folder), ``folder`` where they lie; neither is part of the identity: the same files elsewhere are the same.
     """
 
     name: str
     family: str
     weights_digest: str
     source: str = ""
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class Factory:
         marks = [f"{k}={checked[k]}" for k in self.changes if k in checked and checked[k] != self.options[k]]
         name = f"{self.name}[{','.join(marks)}]" if marks else self.name
         weights = self.locate(**checked)
-        return BackboneInfo(name, self.family, weights.digest, weights.source)
+        return BackboneInfo(name, self.family, weights.digest, weights.source, weights.folder)
 
     def skeleton(self, **options: Any) -> Any:
         """The full-size network on the meta device: every shape and cost, no numbers. Needs no weights.
