@@ -35,16 +35,17 @@ class UpscalerRecipe:
     card = "card.json"
     steps = 1500
     batch = 16
-    lr = 5e-4
+    lr = 2e-3
 
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         self.bank = bank
-        state = {name: torch.empty(shape) for name, shape in rrdb(2, False, features=16).items()}
-        for tensor in state.values():  # a tenth of the usual, as ESRGAN's dense blocks begin
-            if tensor.ndim > 1:
-                nn.init.kaiming_normal_(tensor).mul_(0.1)
-            else:
-                nn.init.zeros_(tensor)
+        state = {}
+        for name, shape in rrdb(2, False, features=16).items():
+            state[name] = torch.zeros(shape)
+            if len(shape) > 1:
+                nn.init.kaiming_normal_(state[name], 0.2)
+                if name.startswith("body."):
+                    state[name] *= 0.1  # as ESRGAN's dense blocks begin
         network = made(state, "cpu", torch.float32).network
         assert isinstance(network, nn.Module)
         self.module: nn.Module = network.requires_grad_(True)
