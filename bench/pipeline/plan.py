@@ -159,8 +159,7 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
         try:
             identity: dict[str, Any] = {
                 "method": use.method.name, "method_version": use.method.version,
-                "method_source": source_digest(use.method.fn, Noise, TO_RGB), "params": use.params,
-                **backbone.identity(use, suite),
+                "params": use.params, **backbone.identity(use, suite), "method_source": _source(use, backbone),
             }  # fmt: skip
         except PrerequisiteError as error:
             for part in suite.parts:
@@ -180,6 +179,13 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
                     recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
                     cells.append(Job(suite, recipe, p, part, use, s * len(prompts) + i, asked[i], sampler))
     return tuple(cells), tuple(blocked), sources
+
+
+def _source(use: MethodUse, backbone: _Backbone) -> str:
+    """Digest of a method's source, and of what else it is made of."""
+    own = source_digest(use.method.fn, Noise, TO_RGB)
+    more = use.method.made_of(use.params, backbone.info) if use.method.made_of else None
+    return digest([own, dict(more)]) if more else own
 
 
 def sampler_digest(fields: Mapping[str, Any]) -> str:
