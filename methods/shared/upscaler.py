@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import UsageError, near
+from bench.extractors.weights.manifest import load_manifest, require
 from bench.ids import file_digest
 from bench.reading import is_file
-from bench.weights import load_manifest, require
 from methods.backbones import Tensor
-from methods.backbones.weights import world_folder
+from methods.backbones.identity import world_folder
 
 EMBEDDED = "world-upscaler"
 

@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_cases import BOUND, GOLDENS
 from safetensors.torch import load_file, save_file
-from small import SUITE, write_suite
 
 from bench.errors import PrerequisiteError, UsageError
 from bench.noise import Noise
-from bench.plan import make_plan
+from bench.pipeline.plan import make_plan
 from bench.registry import find
 from bench.store import Store
-from bench.suite import load_suite
+from bench.suites.load import load_suite
 from bench.types import Canvas, Prompt
 from methods.backbones.stable_diffusion import StableDiffusion
 from methods.direct import direct
 from methods.multidiffusion import multidiffusion
 from methods.shared.upscaler import RRDB, Upscaler, blank, load, locate, rrdb
 from methods.upscale import called, enlarged, small, upscale
+from tests.support.golden_cases import BOUND, GOLDENS
+from tests.support.small import SUITE, write_suite
 
 SEA, NOISE = Prompt("sea", "a calm sea, one red boat"), Noise(0, "sea")
 

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.world.bank import Bank
+from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import render
 from bench.world.scene import sample_scene
-from bench.world.train import save_half
 from methods.shared.upscaler import made, rrdb
+from methods.training.loop import save_half
 
 SCALE = 4
 
@@ -33,6 +33,7 @@ class UpscalerRecipe:
 
     name = "world-upscaler"
     card = "card.json"
+    data = DATA
     steps = 1500
     batch = 16
     lr = 2e-3
