@@ -48,11 +48,11 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def manifest(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts other models into the manifest's place."""
     from bench.catalogue import needs
-    from bench.extractors import locate
+    from bench.extractors import catalogue
     from bench.extractors.weights import manifest as weights_manifest
 
     def put(*models: Model) -> None:
-        for module in (locate, weights_manifest, needs):
+        for module in (catalogue, weights_manifest, needs):
             monkeypatch.setattr(module, "load_manifest", lambda: {m.name: m for m in models})
 
     return put
