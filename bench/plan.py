@@ -18,6 +18,7 @@ from bench.registry import FAMILIES, find
 from bench.source import source_digest
 from bench.store import Store
 from bench.suite import MethodUse, Part, Suite
+from bench.suite_uses import Where
 from bench.types import Prompt, Recipe
 
 # What decides a sampler's pictures, apart from the question asked.
@@ -161,6 +162,7 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
                 "method_source": source_digest(use.method.fn, Noise, TO_RGB), "params": use.params,
                 **backbone.identity(use, suite),
             }  # fmt: skip
+            identity["params"] = {**use.params, **backbone.required(use, suite)}
         except PrerequisiteError as error:
             for part in suite.parts:
                 pictures = len(part.prompts.prompts) * len(suite.seeds)
@@ -238,6 +240,21 @@ class _Backbone:
             "backbone": self.info.name, "backbone_source": self.source, "weights": self.info.weights_digest,
             "precision": self.precision,
         }  # fmt: skip
+
+    @cached_property
+    def outline(self) -> Any:
+        """The network to be loaded, on the meta device."""
+        return self.factory.outline(**self.options)
+
+    def required(self, use: MethodUse, suite: Suite) -> dict[str, Any]:
+        """Digests of the files that knobs name; refuses knobs and canvases that cannot work on this network."""
+        named: dict[str, Any] = {}
+        if use.method.requires is None:
+            return named
+        for part in suite.parts:
+            with Where(f"{suite.file}: method {use.label!r}, part {part.name!r}"):
+                named |= use.method.requires(self.outline, part.canvas, use.params)
+        return named
 
 
 def recipe_record(recipe: Recipe) -> Record:

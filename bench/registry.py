@@ -128,6 +128,7 @@ class Method:
     optimises: tuple[str, ...]
     presets: Mapping[str, Mapping[str, Any]]
     params: Mapping[str, Param] = field(default_factory=dict)
+    requires: Callable[..., Mapping[str, Any]] | None = None
 
     @property
     def summary(self) -> str:
@@ -151,6 +152,7 @@ def method(
     licence: str = "",
     optimises: tuple[str, ...] = (),
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    requires: Callable[..., Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare a sampling method.
 
@@ -166,13 +168,16 @@ def method(
         licence: licence of the original code.
         optimises: what the sampler descends on while sampling ("lpips-vgg"); such cells are marked on the board.
         presets: named sets of knobs, e.g. the official code's and a later paper's.
+        requires: ``requires(backbone, canvas, knobs)``, asked when a plan is made, with the backbone on the meta
+            device: raises ``UsageError`` on what cannot work and ``PrerequisiteError`` on files that are not here, and
+            returns the digests of files that knobs name, by knob; recipes then hold those, not the paths.
     """
     if family not in FAMILIES:
         raise UsageError(f"method {name!r}: unknown family {family!r}; {near(family, FAMILIES)}")
 
     def wrap(fn: Callable[..., Any]) -> Method:
         knobs = _params(fn, FAMILIES[family])
-        made = Method(name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs)
+        made = Method(name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs, requires)
         for preset in made.presets:
             made.resolve({}, preset)
         return made

@@ -25,7 +25,7 @@ from bench.records import Record
 from bench.registry import find
 from bench.store import Store
 from bench.suite import MethodUse
-from bench.types import Canvas, Cost, Recipe
+from bench.types import Canvas, Cost
 
 NAMED = 20  # changes of a backbone that a record names
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
@@ -244,7 +244,7 @@ class Maker:
         """The picture, flags, cost, and what the sampler left changed."""
         backbone = None if job.use.control else self._load(job.use)
         if backbone is not None:
-            _check_loaded(job.recipe, backbone)
+            _check_loaded(job, backbone)
         try:
             rgb, flags, cost, settings = _call(job, backbone)
         finally:
@@ -288,8 +288,9 @@ class Maker:
         return self._backbone
 
 
-def _check_loaded(recipe: Recipe, backbone: Any) -> None:
-    """Refuse a network that is not the planned one: its pictures would stand under another's name."""
+def _check_loaded(job: Job, backbone: Any) -> None:
+    """Refuse a network that is not the planned one, or other files: pictures would stand under another's name."""
+    recipe, use = job.recipe, job.use
     loaded = getattr(backbone, "weights", None)
     if loaded != recipe.weights:
         raise PrerequisiteError(
@@ -297,6 +298,14 @@ def _check_loaded(recipe: Recipe, backbone: Any) -> None:
             f"{loaded or 'it does not say which (attribute weights)'}. Where the files have changed since the plan was "
             f"made, run the same command again, which plans anew; `scrollbench weights verify` checks the files"
         )
+    if use.method.requires is None:
+        return
+    for knob, digest in use.method.requires(backbone, recipe.canvas, use.params).items():
+        if digest != recipe.params[knob]:
+            raise PrerequisiteError(
+                f"{use.label}.{knob}: {use.params[knob]} has changed since the plan was made: planned "
+                f"{recipe.params[knob]}, here {digest}; run the same command again, which plans anew"
+            )
 
 
 def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[str]]:
