@@ -52,6 +52,7 @@ from bench.errors import UsageError, near
 from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
+from bench.weights import checkpoints
 from methods.backbones import Conditioning, LatentBackbone, Tensor
 from methods.backbones.schedules import make_scheduler
 from methods.backbones.weights import WORLD
@@ -69,10 +70,12 @@ CHOICES = {
     "neighbours": NEIGHBOURS, "start": ("picture", "noise"), "flow": ("none", "cosine"), "attention": ("local", "dense")
 }  # fmt: skip
 RANK = 16  # of the released adapter
+OFFICIAL = "scale-dit-flux.1-dev.safetensors"
 MISSING = (
-    "scale-dit needs the weights of its bridge. Train them with\n"
-    "  scrollbench train scale-dit --data FOLDER --out DIR\nand name them, --set scale-dit.bridge=DIR; or, for FLUX.1-dev, name the official pytorch_lora_weights.safetensors "
-    "(343 layers, rank 16), which README.md of github.com/PeterYYZhang/Scale-DiT links to. bridge=none samples without"
+    "scale-dit needs the weights of its bridge. Train them:\n  scrollbench train scale-dit --data FOLDER --out DIR\n"
+    "and name them: --set scale-dit.bridge=DIR. For FLUX.1-dev the official pytorch_lora_weights.safetensors (343 "
+    "layers, rank 16) does, to which README.md of github.com/PeterYYZhang/Scale-DiT links: name it, or put it into "
+    f"torch's hub/checkpoints as {OFFICIAL}. bridge=none samples without"
 )
 
 
@@ -151,8 +154,8 @@ def bridge_file(backbone: Any, bridge: str) -> Any:
     """
     if bridge == "none":
         return None
-    embedded = str(WORLD.with_name("world-bridge")) if backbone.name.startswith("world-flux") else lora.FILE
-    path = lora.find(bridge or embedded, MISSING)
+    usual = WORLD.with_name("world-bridge") if backbone.name.startswith("world-flux") else checkpoints() / OFFICIAL
+    path = lora.find(bridge or str(usual), MISSING)
     shapes = lora.layers(backbone.transformer, ADAPTED)
     lora.check(path, shapes, lora.layers(backbone.transformer, NORMS), backbone.name)
     return path
@@ -342,8 +345,9 @@ def scale_dit(
         steps: sampling steps, of the small picture and of the canvas.
         kept: how many of them, the last ones, the canvas takes; from noise all.
         guidance, low_guidance: the network's guidance input for the canvas and for the small picture.
-        bridge: file or folder of the adapter's weights; empty on the embedded miniature for its own; ``none``: without
-            adapter and without the small picture's tokens.
+        bridge: file or folder of the adapter's weights; empty for the embedded miniature's own, and on other networks for
+            ``hub/checkpoints/scale-dit-flux.1-dev.safetensors`` of torch's cache; ``none``: without adapter and without
+            the small picture's tokens.
         ratio: how many times smaller a side the small picture is.
         window: tokens a side of a window; none is a quarter of the native square (16 of FLUX's 64), at least ``ratio``.
         order: of tokens: ``window``, ``hilbert-window``, ``hilbert-released``, ``hilbert``, ``raster``.
