@@ -345,9 +345,9 @@ def scale_dit(
         steps: sampling steps, of the small picture and of the canvas.
         kept: how many of them, the last ones, the canvas takes; from noise all.
         guidance, low_guidance: the network's guidance input for the canvas and for the small picture.
-        bridge: file or folder of the adapter's weights; empty for the embedded miniature's own, and on other networks for
-            ``hub/checkpoints/scale-dit-flux.1-dev.safetensors`` of torch's cache; ``none``: without adapter and without
-            the small picture's tokens.
+        bridge: file or folder of the adapter's weights; empty for the embedded miniature's own, on other networks for
+            ``hub/checkpoints/scale-dit-flux.1-dev.safetensors`` of torch's cache; ``none``: without adapter and
+            without the small picture's tokens.
         ratio: how many times smaller a side the small picture is.
         window: tokens a side of a window; none is a quarter of the native square (16 of FLUX's 64), at least ``ratio``.
         order: of tokens: ``window``, ``hilbert-window``, ``hilbert-released``, ``hilbert``, ``raster``.

@@ -1,4 +1,4 @@
-"""Sparse attention against the whole table of scores, and the block mask of the GPU kernel against the table of pairs."""
+"""Sparse attention against the whole table of scores; the GPU kernel's block mask against the table of pairs."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ def test_gradients_are_those_of_the_dense_reference() -> None:
     assert float(grads[0][0].abs().max()) > 0.1
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("order", ["window", "hilbert"])
 def test_the_kernels_block_mask_holds_the_blocks_and_its_rule_the_pairs(order: str) -> None:
     from torch.nn.attention.flex_attention import flex_attention

@@ -1,4 +1,4 @@
-"""Orders, masks and positions of Scale-DiT's tokens: against the released numbers, and against their own definitions."""
+"""Orders, masks and positions of Scale-DiT's tokens: against the released numbers and their own definitions."""
 
 from __future__ import annotations
 

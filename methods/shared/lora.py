@@ -151,7 +151,8 @@ def check(path: Path, expected: Shapes, optional: Iterable[str], whose: str) -> 
     if set(missing) == left_out:
         missing = []
     if unknown or missing:
-        wrong = [f"{len(n)} {what}, first {n[0]}" for n, what in ((unknown, "unknown"), (missing, "missing")) if n]
+        lists = ((unknown, "unknown"), (missing, "missing"))
+        wrong = [f"{len(names)} {what}, first {names[0]}" for names, what in lists if names]
         raise UsageError(
             f"{path} is no adapter for {whose}: layers {'; '.join(wrong)}; expected pairs for its {len(expected)} layers"
             + (f", or for all but {len(left_out)} of them" if left_out else "")
