@@ -154,7 +154,7 @@ def check(path: Path, expected: Shapes, optional: Iterable[str], whose: str) -> 
         lists = ((unknown, "unknown"), (missing, "missing"))
         wrong = [f"{len(names)} {what}, first {names[0]}" for names, what in lists if names]
         raise UsageError(
-            f"{path} is no adapter for {whose}: layers {'; '.join(wrong)}; expected pairs for its {len(expected)}"
+            f"{path} is no adapter for {whose}: layers {'; '.join(wrong)}; expected pairs for all {len(expected)} of it"
             + (f", or for all but {len(left_out)} of them" if left_out else "")
         )
     for module, parts in pairs.items():
