@@ -115,11 +115,6 @@ def _resolve(owner: str, knobs: Mapping[str, Param], given: Mapping[str, Any]) -
     return {n: k.check(owner, given[n]) if n in given else k.default for n, k in knobs.items()}
 
 
-# What else decides a method's pictures: all knobs, and the backbone as plans know it (bench.plan; a
-# methods.backbones.BackboneInfo) -> name -> digest.
-MadeOf = Callable[[Mapping[str, Any], Any], Mapping[str, str]]
-
-
 @dataclass(frozen=True)
 class Method:
     """A sampler: a plain function whose keyword-only arguments are its configuration."""
@@ -133,7 +128,7 @@ class Method:
     optimises: tuple[str, ...]
     presets: Mapping[str, Mapping[str, Any]]
     params: Mapping[str, Param] = field(default_factory=dict)
-    made_of: MadeOf | None = None
+    requires: Callable[..., Mapping[str, Any]] | None = None
 
     @property
     def summary(self) -> str:
@@ -157,7 +152,7 @@ def method(
     licence: str = "",
     optimises: tuple[str, ...] = (),
     presets: Mapping[str, Mapping[str, Any]] | None = None,
-    made_of: MadeOf | None = None,
+    requires: Callable[..., Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare a sampling method.
 
@@ -173,17 +168,18 @@ def method(
         licence: licence of the original code.
         optimises: what the sampler descends on while sampling ("lpips-vgg"); such cells are marked on the board.
         presets: named sets of knobs, e.g. the official code's and a later paper's.
-        made_of: for a method with weights of its own, or around another method: ``made_of(knobs, backbone)`` gives the
-            digest of each, which is part of its identity. It loads nothing, and is the place to refuse what cannot
-            work: it raises ``PrerequisiteError`` with the command that fetches what is not here, ``UsageError`` for
-            what does not fit the backbone.
+        requires: for a method that is made of more than its source (weights of its own, another method), or that can
+            tell early what cannot work: ``requires(outline, canvas, knobs)``, asked when a plan is made. It returns
+            digests by name, which recipes hold in the place of knobs of that name (a file's content, not its path), and
+            raises ``UsageError`` on what cannot work, ``PrerequisiteError`` on files that are not here. ``outline()``
+            is the backbone on the meta device, built from its configs.
     """
     if family not in FAMILIES:
         raise UsageError(f"method {name!r}: unknown family {family!r}; {near(family, FAMILIES)}")
 
     def wrap(fn: Callable[..., Any]) -> Method:
         knobs = _params(fn, FAMILIES[family])
-        made = Method(name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs, made_of)
+        made = Method(name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs, requires)
         for preset in made.presets:
             made.resolve({}, preset)
         return made

@@ -80,7 +80,7 @@ class Recipe:
     seed: int
     method: str
     method_version: str
-    method_source: str  # digest of the method's source, and of what else it is made of (its own weights)
+    method_source: str  # digest of the method's source
     params: Mapping[str, Any] = field(hash=False)
     backbone: str | None = None  # None: the method needs none (controls)
     backbone_source: str | None = None  # digest of the adapter's source

@@ -15,12 +15,14 @@ Lanczos; pictures are not rounded to eight bits in between; a loop stays one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import ceil, log, sqrt
 from typing import Any
 
 from bench.errors import UsageError
+from bench.ids import digest
 from bench.noise import Noise
 from bench.registry import Method, find, method
 from bench.source import source_digest
@@ -56,13 +58,15 @@ def called(base: str, family: str) -> tuple[Method, dict[str, Any]]:
     return found, found.resolve(dict(part.split("=", 1) for part in said), preset or None)
 
 
-def parts(knobs: Mapping[str, Any], backbone: Any) -> dict[str, str]:
-    """What decides the pictures besides this file: the small picture's method and the upscaler's weights."""
-    found, said = called(knobs["base"], backbone.family)
-    inner = found.made_of(said, backbone) if found.made_of else {}
+def requires(
+    outline: Callable[[], Any], canvas: Canvas, knobs: Mapping[str, Any], family: str = "latent"
+) -> Mapping[str, Any]:
+    """The upscaler's weights by their content, the small picture's method by its source and what it is made of."""
+    found, said = called(knobs["base"], family)
+    inner = found.requires(outline, small(outline(), canvas, knobs["scale"]), said) if found.requires else {}
     return {
-        "base": source_digest(found.fn), "version": found.version, "upscaler": locate(knobs["model"]).digest,
-        **{f"base.{name}": value for name, value in inner.items()},
+        "model": locate(knobs["model"]).digest, "base-source": digest([source_digest(found.fn), found.version]),
+        **{f"base-{name}": value for name, value in inner.items()},
     }  # fmt: skip
 
 
@@ -131,7 +135,7 @@ def upscaled(
         return enlarged(known, torch.as_tensor(picture), canvas, tile, context)
 
 
-@method("upscale", family="latent", paper=PAPER, licence="BSD-3-Clause", made_of=parts, presets=PRESETS)
+@method("upscale", family="latent", paper=PAPER, licence="BSD-3-Clause", requires=requires, presets=PRESETS)
 def upscale(
     backbone: LatentBackbone,
     prompt: Prompt,
@@ -163,7 +167,10 @@ def upscale(
     return upscaled(backbone, prompt, canvas, noise, base=base, scale=scale, model=model, tile=tile, context=context)
 
 
-@method("upscale-tokens", family="tokens", paper=PAPER, licence="BSD-3-Clause", made_of=parts, presets=PRESETS)
+@method(
+    "upscale-tokens", family="tokens", paper=PAPER, licence="BSD-3-Clause", presets=PRESETS,
+    requires=partial(requires, family="tokens"),
+)  # fmt: skip
 def upscale_tokens(
     backbone: TokensBackbone,
     prompt: Prompt,
@@ -183,7 +190,10 @@ def upscale_tokens(
     return upscaled(backbone, prompt, canvas, noise, base=base, scale=scale, model=model, tile=tile, context=context)
 
 
-@method("upscale-video", family="video", paper=PAPER, licence="BSD-3-Clause", made_of=parts, presets=PRESETS)
+@method(
+    "upscale-video", family="video", paper=PAPER, licence="BSD-3-Clause", presets=PRESETS,
+    requires=partial(requires, family="video"),
+)  # fmt: skip
 def upscale_video(
     backbone: VideoBackbone,
     prompt: Prompt,

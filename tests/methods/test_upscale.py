@@ -197,18 +197,18 @@ def test_tiles_that_would_cut_the_networks_blocks_are_refused(tmp_path: Path) ->
         x2(torch.rand(3, 16, 16), 7, 2)
 
 
-def test_base_and_weights_are_part_of_the_identity(tmp_path: Path) -> None:
-    def source(model: Path, base: str = "direct") -> str:
+def test_base_and_weights_are_part_of_the_identity_and_where_they_lie_is_not(tmp_path: Path) -> None:
+    def recipe(model: Path, base: str = "direct") -> str:
         told = f'ref = "upscale"\nset = {{ base = "{base}", model = "{model}" }}'
         suite = write_suite(tmp_path, SUITE.replace('ref = "plugins.py@latent-grain"', told))
         plan = make_plan(load_suite(str(suite)), Store(tmp_path / "store"))
-        return next(j.recipe.method_source for j in plan.wanted if j.recipe.method == "upscale")
+        return next(j.recipe_id for j in plan.wanted if j.recipe.method == "upscale")
 
     one, two = write_rrdb(tmp_path / "one.pth"), write_rrdb(tmp_path / "two.pth", blocks=3)
     copied = tmp_path / "copied.pth"
     copied.write_bytes(one.read_bytes())
-    assert source(one) == source(copied)
-    assert len({source(one), source(two), source(one, "multidiffusion"), source(two, "multidiffusion")}) == 4
+    assert recipe(one) == recipe(copied)
+    assert len({recipe(one), recipe(two), recipe(one, "multidiffusion"), recipe(two, "multidiffusion")}) == 4
 
 
 def test_weights_that_are_not_here_block_the_method_alone_and_name_the_command(
