@@ -47,10 +47,10 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Scheduler, Tensor
-from methods.canvas import cells, picture, start
 from methods.direct import direct_latents
-from methods.sampling import keyed
+from methods.shared.canvas import cells, picture, start
 from methods.shared.positions import Axis, Rule, axes_of, ntk, placed, plain, yarn
+from methods.shared.sampling import keyed
 
 CHOICES = {"rule": ("yarn", "ntk", "none"), "kappa": ("product", "power"), "shift": ("native", "canvas")}
 INTERPOLATED, KEPT = (1.25, 0.75), (16.0, 2.0)  # thresholds: turns on the native axis

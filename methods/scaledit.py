@@ -49,20 +49,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from bench.errors import UsageError, near
+from bench.extractors.weights.manifest import checkpoints
 from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
-from bench.weights import checkpoints
 from methods.backbones import Conditioning, LatentBackbone, Tensor
+from methods.backbones.identity import WORLD
 from methods.backbones.schedules import make_scheduler
-from methods.backbones.weights import WORLD
-from methods.canvas import cells, picture, start
 from methods.direct import direct_latents
-from methods.sampling import keyed
 from methods.shared import lora
+from methods.shared.canvas import cells, picture, start
 from methods.shared.flux_streams import ADAPTED, NORMS, Inputs, predict
 from methods.shared.orders import known
 from methods.shared.positions import Axis, axes_of, grid, plain, rotary
+from methods.shared.sampling import keyed
 from methods.shared.sparse_attention import choose
 from methods.shared.token_layout import NEIGHBOURS, Layout
 

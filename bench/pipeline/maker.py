@@ -127,7 +127,7 @@ def _check_loaded(job: Job, backbone: Any) -> None:
     for name, digest in use.method.requires(lambda: backbone, recipe.canvas, use.params).items():
         if digest != recipe.params[name]:
             raise PrerequisiteError(
-                f"{use.label}: {name} ({use.params.get(name, 'what the method is made of')}) has changed since the plan "
+                f"{use.label}: {name} ({use.params.get(name, 'its own part')}) has changed since the plan "
                 f"was made: planned {recipe.params[name]}, here {digest}; run the same command again, which plans anew"
             )
 

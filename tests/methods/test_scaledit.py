@@ -10,15 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from close import sampled
-from small import small
-from tiny_pipelines import write_flux, write_sdxl
 
 from bench.errors import PrerequisiteError, UsageError
-from bench.meta import counting
 from bench.noise import Noise
-from bench.plan import make_plan
-from bench.run import generate
+from bench.pipeline.generate import generate
+from bench.pipeline.meta import counting
+from bench.pipeline.plan import make_plan
 from bench.store import Store
 from bench.types import Canvas, Prompt
 from methods.backbones.flux import flux_dev
@@ -30,6 +27,9 @@ from methods.shared.flux_streams import ADAPTED, Inputs, predict
 from methods.shared.positions import axes_of
 from methods.shared.sparse_attention import choose
 from methods.shared.token_layout import BLOCK, Layout, Tokens, allowed, blocks, tokens
+from tests.support.close import sampled
+from tests.support.small import small
+from tests.support.tiny_pipelines import write_flux, write_sdxl
 
 BOAT = Prompt("boat", "a boat under one moon")
 CANVAS = Canvas(64, 32)  # 8 x 4 tokens of 8 px
@@ -307,7 +307,7 @@ def test_a_plan_names_the_bridge_by_its_content_and_a_file_that_changes_after_it
     result = generate(other, Store(tmp_path / "other"))
     assert result.made == 0
     assert {f.reason for f in result.failures} == {"prerequisite"}
-    assert "Scale-DiT.bridge" in result.failures[0].message
+    assert "Scale-DiT: bridge" in result.failures[0].message
 
 
 def test_without_weights_the_plan_says_how_to_get_them_and_nothing_is_loaded(

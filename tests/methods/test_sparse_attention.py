@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_token_layout import LAYOUTS, RULES, mask
 
-from bench.meta import counting
+from bench.pipeline.meta import counting
 from methods.shared import sparse_attention
 from methods.shared.orders import ORDERS
 from methods.shared.sparse_attention import block_mask, choose, tables

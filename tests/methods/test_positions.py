@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from close import products, rounding
-from tiny_pipelines import write_flux, write_pixart, write_sd3, write_wan
 
 from bench.errors import UsageError
 from bench.noise import Noise
@@ -22,6 +20,8 @@ from methods.backbones.wan import wan_small
 from methods.direct import direct
 from methods.direct_video import direct_video
 from methods.shared.positions import Axis, Rule, axes_of, grid, linear, ntk, placed, plain, rotary, yarn
+from tests.support.close import products, rounding
+from tests.support.tiny_pipelines import write_flux, write_pixart, write_sd3, write_wan
 
 DIMS = (16, 56, 56)  # FLUX's
 BOAT = Prompt("boat", "a boat under one moon")

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from golden_cases import GOLDENS, load_arrays, load_network
 from safetensors.torch import load_file, save_file
 
 from bench.errors import PrerequisiteError, UsageError
 from methods.backbones.flux import flux_dev
 from methods.shared import lora
 from methods.shared.flux_streams import ADAPTED, NORMS, Inputs, predict
+from tests.support.golden_cases import GOLDENS, load_arrays, load_network
 
 ADAPTER = GOLDENS / "weights/flux_lora.safetensors"
 

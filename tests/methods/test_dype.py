@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_cases import GOLDENS, load_network
-from tiny_pipelines import write_flux
 
 from bench.errors import UsageError
 from bench.noise import Noise
-from bench.probe import Probe
+from bench.pipeline.probe import Probe
 from bench.registry import find
 from bench.types import Canvas, Prompt
 from methods.backbones.flux import Flux, flux_dev, flux_krea
 from methods.direct import direct
 from methods.dype import dype, dype_latents, dype_rule
 from methods.shared.positions import Axis, axes_of, placed, plain, rotary
+from tests.support.golden_cases import GOLDENS, load_network
+from tests.support.tiny_pipelines import write_flux
 
 BOAT = Prompt("boat", "a boat under one moon")
 WIDE = Canvas(640, 16)  # 80 tokens of 8 px where 64 are native

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_cases import load_arrays
 
 from bench.errors import UsageError
 from methods.scaledit import turned
 from methods.shared.orders import ORDERS, permutation
 from methods.shared.positions import Axis
 from methods.shared.token_layout import Layout, Tokens, allowed, blocks, pairs, tokens
+from tests.support.golden_cases import load_arrays
 
 ENTRY, ARRAYS = load_arrays("scaledit_1024x1024")
 RELEASED = Layout((64, 64), 512, neighbours="raster")
