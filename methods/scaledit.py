@@ -232,7 +232,7 @@ def unpacked(tokens: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     """Tokens in raster order as latents; undoes :func:`packed`."""
     from torch.nn.functional import pixel_shuffle
 
-    return pixel_shuffle(tokens.transpose(1, 2).unflatten(2, grid), patch)
+    return pixel_shuffle(tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid), patch)
 
 
 def turned(layout: Layout, axes: tuple[Axis, ...], ntk: float, device: Any = None) -> tuple[Tensor, Tensor]:
