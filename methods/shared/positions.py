@@ -125,7 +125,8 @@ def rotary(positions: Tensor, dims: Sequence[int], rules: Sequence[Rule]) -> tup
     import torch
 
     double = torch.float32 if positions.device.type == "mps" else torch.float64  # mps has no double
-    cosines, sines = [], []
+    cosines: list[Tensor] = []
+    sines: list[Tensor] = []
     for column, dim, rule in zip(positions.float().unbind(-1), dims, rules, strict=True):
         exponents = torch.arange(0, dim, 2, dtype=double, device=positions.device) / dim
         omega, gain = rule(exponents)
@@ -145,7 +146,7 @@ def axes_of(backbone: Any, method: str) -> tuple[Axis, ...]:
         UsageError: a network whose positions are no rotary ones: U-Nets have none, SD 3.5 cuts a table and PixArt
             makes sines, which are added to the tokens once.
     """
-    network = getattr(backbone, "transformer", None)
+    network: Any = getattr(backbone, "transformer", None)
     if hasattr(network, "pos_embed") and hasattr(network.config, "axes_dims_rope"):
         side = backbone.window // backbone.patch
         dims, theta = network.config.axes_dims_rope, float(network.pos_embed.theta)
