@@ -190,7 +190,7 @@ def test_a_method_edited_in_its_file_is_another_method(tmp_path: Path) -> None:
 def test_a_plug_in_that_uses_the_projects_helpers_changes_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body, imports = "return windows.merge(level)", "from methods import windows"
+    body, imports = "return windows.merge(level)", "from methods.shared import windows"
     before = plug_in(tmp_path, body, imports)
     module = syntax.parse(
         Path(importlib.import_module("methods.shared.windows").__file__ or ""), "methods.shared.windows"

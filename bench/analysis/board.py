@@ -8,7 +8,6 @@ sets (FID, KID) have neither; nor have costs, which are not ranked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import ascii_lowercase
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.analysis.columns import COST, Column, network_name, text
+from bench.analysis.columns import SHOWN, Column, belongs, seen_by, text
 from bench.stats.means import bounds, ranking
 from bench.store.index import query
 from bench.suites.tables import default_label
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from bench.stats.means import Array
     from bench.store import Store
     from bench.suites.suite import Suite
+    from bench.suites.values import MetricUse
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0", "one": "→1"}
 
@@ -94,10 +94,11 @@ def boards(store: Store, suite: Suite) -> list[Board]:
         from coverage
         join (select suite_digest, part, method, any_value(optimises) as optimises from member group by 1, 2, 3)
         using (suite_digest, part, method) {where} group by part, method, control order by method""")[1]  # fmt: skip
-    rows = query(store, f"""
+    names, found = query(store, f"""
         select l.part, l.method, l.metric, l.extractor, l.view, l.reference, l.params, l.value, l.n, l.missing, l.seen,
                l.protocol, l.left_out
-        from leaderboard l {where} order by l.value is not null, l.protocol""")[1]  # fmt: skip
+        from leaderboard l {where} order by l.value is not null, l.protocol""")  # fmt: skip
+    rows = [dict(zip(names, row)) for row in found]
     labels = [m.label for m in suite.methods]
     made = []
     for part in [p.name for p in suite.parts]:
@@ -108,29 +109,29 @@ def boards(store: Store, suite: Suite) -> list[Board]:
         lines.sort(key=lambda line: (line.control, labels.index(line.method) if line.method in labels else len(labels)))
         columns, cells, sources = [], {}, {}
         for column, matches in _columns(suite):
-            mine = [row for row in rows if row[0] == part and matches(row)]
+            mine = [row for row in rows if row["part"] == part and matches(row)]
             if mine:
-                columns.append(replace(column, seen=mine[-1][10], left_out=max(row[12] for row in mine)))
-                cells.update({(row[1], column.label): Cell(*row[7:10]) for row in mine})
-                sources.update({(row[1], column.label): (row[11], row[2]) for row in mine})
+                columns.append(replace(column, seen=mine[-1]["seen"], left_out=max(row["left_out"] for row in mine)))
+            for row in mine:
+                at = row["method"], column.label
+                cells[at] = Cell(row["value"], row["n"], row["missing"])
+                sources[at] = row["protocol"], row["metric"]
         made.append(Board(part, tuple(lines), tuple(columns), cells, sources))
     return made
 
 
-def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[tuple[Any, ...]], bool]]]:
+def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[dict[str, Any]], bool]]]:
     """The suite's metrics as columns, each with a test for the leaderboard's rows that belong to it."""
     for use in suite.metrics:
         name, direction = next(iter(use.metric.values.items()))
         label = name if use.label == default_label(use.ref, None) else use.label
-        wanted = (name, network_name(use.extractor), use.view, use.reference)
-        params = dict(use.params)
 
-        def matches(row: tuple[Any, ...], wanted: tuple[Any, ...] = wanted, params: dict[str, Any] = params) -> bool:
-            return row[2:6] == wanted and json.loads(row[6] or "null") == params
+        def matches(row: dict[str, Any], name: str = name, use: MetricUse = use) -> bool:
+            return row["metric"] == name and belongs(row, use)
 
-        yield Column(label, direction, use.metric.unit, wanted[1], use.view, use.reference), matches
-    for name, unit in COST.items():
-        yield Column(name, "lower", unit), lambda row, name=name: row[2] == name and row[4] is None  # type: ignore[misc]
+        yield Column(label, direction, use.metric.unit, **seen_by(use)), matches
+    for name, unit in SHOWN.items():
+        yield Column(name, "lower", unit), lambda row, name=name: row["metric"] == name and row["view"] is None  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def sections(store: Store, suite: Suite) -> list[Section]:
 
 def _prompts(store: Store, suite: Suite, b: Board) -> dict[str, dict[str, dict[str, float]]]:
     """Column -> method -> prompt -> value, seeds averaged; no costs and no numbers of sets."""
-    sources = {key: of for key, of in b.sources.items() if key[1] not in COST}
+    sources = {key: of for key, of in b.sources.items() if key[1] not in SHOWN}
     if not sources:
         return {}
     names = ", ".join(text(name) for name in sorted({name for _, name in sources.values()}))

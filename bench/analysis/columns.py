@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, near
+from bench.store.index_rows import COST
 from bench.suites.tables import default_label
 
 if TYPE_CHECKING:
     from bench.suites.suite import Suite
     from bench.suites.values import MetricUse
 
-COST = {"seconds": "s", "nfe": ""}
+SHOWN = {"seconds": COST["seconds"], "nfe": ""}  # costs that are columns; a bare number of evaluations says it
+COMPARED = ("nfe", "peak_bytes")  # seconds are compared by bench.analysis.speed alone
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,18 @@ def network_name(ref: str | None) -> str | None:
     return Path(ref.partition("@")[2]).name if ref and "@" in ref else ref
 
 
-COSTS = {"nfe": "evaluations", "peak_bytes": "bytes"}  # seconds are compared by bench.analysis.speed alone
+def seen_by(use: MetricUse) -> dict[str, str | None]:
+    """How a metric of a suite looks: the columns ``extractor``, ``view``, ``reference`` of its rows."""
+    return {"extractor": network_name(use.extractor), "view": use.view, "reference": use.reference}
+
+
+def belongs(row: Mapping[str, Any], use: MetricUse) -> bool:
+    """Whether a row, by column, is of a metric of a suite as the suite uses it: network, view, reference, knobs.
+
+    Which of the metric's values it is, is not asked.
+    """
+    same = all(row[name] == value for name, value in seen_by(use).items())
+    return same and json.loads(row["params"] or "null") == dict(use.params)
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ def known(suite: Suite) -> dict[str, Measure]:
         label = first[0] if use.label == default_label(use.ref, None) else use.label
         firsts[label] = Measure(label, *first, use.metric.unit, use)
         others |= {name: Measure(name, name, way, use.metric.unit, use) for name, way in rest if name not in others}
-    costs = {name: Measure(name, name, "lower", unit, None) for name, unit in COSTS.items()}
+    costs = {name: Measure(name, name, "lower", COST[name], None) for name in COMPARED}
     return {**firsts, **{n: m for n, m in {**others, **costs}.items() if n not in firsts}}
 
 

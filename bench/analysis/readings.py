@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.analysis.claims import Table
-from bench.analysis.columns import network_name, text
+from bench.analysis.columns import SHOWN, belongs, text
 from bench.pipeline.plan import make_plan
 from bench.stats.means import bounds
 from bench.store.index import NAME, query
@@ -60,18 +59,19 @@ class Readings:
         where = "where " + " and ".join(f"{k} = {text(v)}" for k, v in place.items())
         self.made = dict(query(self.store, f"select method, made from coverage {where}")[1])
         self.labels |= {m.casefold(): m for m in self.made}
-        rows = query(
+        names, found = query(
             self.store,
             f"""
-            select l.method, l.metric, p.metric, l.extractor, l.view, l.reference, l.params, l.value, l.missing,
-                   l.protocol from leaderboard l join protocol p using (protocol) {where}""",
-        )[1]
+            select l.method, l.metric as value_name, p.metric, l.extractor, l.view, l.reference, l.params, l.value,
+                   l.missing, l.protocol from leaderboard l join protocol p using (protocol) {where}""",
+        )
+        rows = [dict(zip(names, row)) for row in found]
         for column in dict.fromkeys(self.columns):
             matching = [row for row in rows if self._is(row, column)]
             if not matching:
                 self.no_column.setdefault(column, f"no scores in this column yet: {self._run()}")
                 continue
-            self._read(column, matching, self._pairs(where, matching[0][9], matching[0][1]))
+            self._read(column, matching, self._pairs(where, matching[0]["protocol"], matching[0]["value_name"]))
 
     def _run(self) -> str:
         tier = " --tier miniature" if self.suite.shrunk else ""
@@ -85,28 +85,29 @@ class Readings:
             found.setdefault(method, {})[prompt] = value
         return found
 
-    def _read(self, column: str, rows: list[tuple[Any, ...]], pairs: dict[str, dict[str, float]]) -> None:
+    def _read(self, column: str, rows: list[dict[str, Any]], pairs: dict[str, dict[str, float]]) -> None:
         scale = self.scale(column)
-        rows = [row for row in rows if row[7] is not None]
-        mine = {row[0]: {prompt: scale * v for prompt, v in pairs.get(row[0], {}).items()} for row in rows}
-        bounds = dict(zip(mine, intervals([list(values.values()) for values in mine.values()])))
-        for method, *_, value, missing, _ in rows:
+        values = {row["method"]: row for row in rows if row["value"] is not None}
+        mine = {method: {prompt: scale * v for prompt, v in pairs.get(method, {}).items()} for method in values}
+        bounds = dict(zip(mine, intervals([list(sample.values()) for sample in mine.values()])))
+        for method, row in values.items():
             self.prompts[column, method] = mine[method]
-            self.means[column, method] = Measured(scale * value, bounds[method], len(mine[method]) or None, missing)
+            self.means[column, method] = Measured(
+                scale * row["value"], bounds[method], len(mine[method]) or None, row["missing"]
+            )
 
-    def _is(self, row: tuple[Any, ...], column: str) -> bool:
+    def _is(self, row: dict[str, Any], column: str) -> bool:
         """Whether a row of the leaderboard belongs to a column ``LABEL`` or ``LABEL/VALUE`` of the suite."""
         label, _, name = column.partition("/")
         use = next((m for m in self.suite.metrics if m.label == label), None)
         if use is None:
-            if label in ("seconds", "nfe"):
-                return bool(row[2] == "cost" and row[1] == label)
+            if label in SHOWN:
+                return bool(row["metric"] == "cost" and row["value_name"] == label)
             why = self.absent.get(("metric", label.casefold()), "")
             self.no_column[column] = f"column {label}: {why or f'not in suite {self.suite.name}'}"
             return False
         name = name or next(iter(use.metric.values))
-        wanted = (name, use.metric.name, network_name(use.extractor), use.view, use.reference)
-        return row[1:6] == wanted and json.loads(row[6] or "null") == dict(use.params)
+        return (row["value_name"], row["metric"]) == (name, use.metric.name) and belongs(row, use)
 
     def scale(self, column: str) -> float:
         """The factor of the metric that a column stands for."""

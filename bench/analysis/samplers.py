@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bench.analysis.columns import COSTS, network_name, text
+from bench.analysis.columns import COMPARED, belongs, seen_by, text
 from bench.errors import IncompleteError, UsageError, near
 from bench.pipeline.plan import SAMPLER, sampler_digest
 from bench.store.index import query
@@ -82,7 +82,7 @@ def labelled(store: Store, suite: Suite, label: str) -> Side:
         IncompleteError: its pictures are of two versions of a sampler.
     """
     where = f"suite_digest = {text(suite.digest)} and method = {text(label)}"
-    sql = f"""select part, prompt_id, seed, recipe_id, image_id, {", ".join(COSTS)}, asked, turn
+    sql = f"""select part, prompt_id, seed, recipe_id, image_id, {", ".join(COMPARED)}, asked, turn
         from picture where {where}"""
     found = _samplers(store, f"where recipe_id in (select recipe_id from member where {where})")
     if not found:
@@ -107,7 +107,7 @@ def pinned(store: Store, suite: Suite, name: str, wanted: str) -> Side:
         return Side(store, suite.digest, name, {}, {}, "")
     fields = {**matching[0], "params": matching[0]["said"]}
     same = " and ".join(f"r.{f} is not distinct from {text(fields[f])}" for f in SAMPLER)
-    sql = f"""select p.part, r.prompt_id, r.seed, r.recipe_id, i.image_id, {", ".join(f"i.{c}" for c in COSTS)},
+    sql = f"""select p.part, r.prompt_id, r.seed, r.recipe_id, i.image_id, {", ".join(f"i.{c}" for c in COMPARED)},
                m.asked, m.turn
         from recipe r join part p on p.width = r.width and p.height = r.height and p.loop = r.loop
         left join image i using (recipe_id)
@@ -133,7 +133,7 @@ def _samplers(store: Store, where: str) -> list[dict[str, Any]]:
 
 def _cells(store: Store, sql: str) -> dict[tuple[str, str, int], Shot]:
     rows = query(store, sql)[1]
-    return {(r[0], r[1], r[2]): Shot(r[0], r[1], r[2], r[3], r[4], dict(zip(COSTS, r[5:]))) for r in rows}
+    return {(r[0], r[1], r[2]): Shot(r[0], r[1], r[2], r[3], r[4], dict(zip(COMPARED, r[5:]))) for r in rows}
 
 
 # -- numbers
@@ -173,8 +173,7 @@ def standing_protocol(side: Side, measure: Measure) -> dict[str, Any] | None:
     """The protocol by which a measure stands on the suite's board: a row of the table ``protocol``, or None."""
     use = measure.use
     assert use is not None
-    same = {"metric": use.metric.name, "extractor": network_name(use.extractor), "view": use.view,
-            "reference": use.reference}  # fmt: skip
+    same = {"metric": use.metric.name, **seen_by(use)}
     where = " and ".join(f"{k} is not distinct from {text(v)}" for k, v in same.items())
     columns, rows = query(
         side.store,
@@ -183,4 +182,4 @@ def standing_protocol(side: Side, measure: Measure) -> dict[str, Any] | None:
         where s.shown and s.suite_digest = {text(side.suite_digest)} and {where} order by s.pictures desc, protocol""",
     )
     found = [dict(zip(columns, row)) for row in rows]
-    return next((p for p in found if json.loads(p["params"] or "{}") == dict(use.params)), None)
+    return next((p for p in found if belongs(p, use)), None)

@@ -84,7 +84,7 @@ class Forecast:
 
 def gpus() -> dict[str, Gpu]:
     """The GPUs known by name."""
-    table = read_toml(Path(__file__).parents[1] / "gpus.toml")
+    table = read_toml(Path(__file__).with_name("gpus.toml"))
     return {name: Gpu(name, **row) for name, row in table.items()}
 
 
