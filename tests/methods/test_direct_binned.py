@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from close import sampled
-from tiny_pipelines import write_flux, write_pixart
 
 from bench.errors import UsageError
 from bench.noise import Noise
@@ -17,6 +15,8 @@ from methods.backbones.flux import flux_dev
 from methods.backbones.pixart import pixart_sigma
 from methods.direct import direct
 from methods.direct_binned import direct_binned, nearest_bin
+from tests.support.close import sampled
+from tests.support.tiny_pipelines import write_flux, write_pixart
 
 BOAT = Prompt("boat", "a boat under one moon", "blurry")
 

@@ -21,8 +21,9 @@ from bench.types import Canvas, Prompt
 from methods.backbones.flux import flux_dev
 from methods.backbones.sdxl import sdxl
 from methods.direct import direct
-from methods.scaledit import Bridged, coarse, packed, scale_dit, scaledit_latents, schedule, sharpened, turned
+from methods.scaledit import coarse, scale_dit, scaledit_latents, schedule, sharpened
 from methods.shared import lora
+from methods.shared.bridged import Bridged, packed, turned
 from methods.shared.flux_streams import ADAPTED, Inputs, predict
 from methods.shared.positions import axes_of
 from methods.shared.sparse_attention import choose

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.errors import UsageError
-from methods.scaledit import turned
+from methods.shared.bridged import turned
 from methods.shared.orders import ORDERS, permutation
 from methods.shared.positions import Axis
 from methods.shared.token_layout import Layout, Tokens, allowed, blocks, pairs, tokens
