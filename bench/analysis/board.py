@@ -129,7 +129,7 @@ def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[dict[str, Any]], 
         def matches(row: dict[str, Any], name: str = name, use: MetricUse = use) -> bool:
             return row["metric"] == name and belongs(row, use)
 
-        yield Column(label, direction, use.metric.unit, **seen_by(use)), matches
+        yield replace(Column(label, direction, use.metric.unit), **seen_by(use)), matches  # type: ignore[arg-type]
     for name, unit in SHOWN.items():
         yield Column(name, "lower", unit), lambda row, name=name: row["metric"] == name and row["view"] is None  # type: ignore[misc]
 

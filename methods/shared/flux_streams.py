@@ -159,7 +159,7 @@ def _single(
         shift, scale, gate = emb[:, None].chunk(3, dim=-1)
         x = block.norm.norm(s.x) * (1 + scale) + shift
         kept.append((gate, block.act_mlp(linear(block.proj_mlp, x, s.lora(name + "proj_mlp")))))
-        q, k, v = (m.unflatten(-1, (-1, attn.head_dim)) for m in _projected(attn, name, x, s))
+        q, k, v = (m.unflatten(-1, (-1, attn.head_dim)) for m in _projected(attn, name, x, s))  # type: ignore[no-untyped-call]
         queries.append(attn.norm_q(q))
         keys.append(attn.norm_k(k))
         values.append(v)
@@ -184,7 +184,8 @@ def _attended(
 
     q, k = (apply_rotary_emb(torch.cat(of, dim=1), table, sequence_dim=1) for of in (queries, keys))
     seen = attend(*(t.transpose(1, 2) for t in (q, k, torch.cat(values, dim=1))))
-    return seen.transpose(1, 2).flatten(2).split([of.shape[1] for of in queries], dim=1)
+    parts: tuple[Tensor, ...] = seen.transpose(1, 2).flatten(2).split([of.shape[1] for of in queries], dim=1)  # type: ignore[no-untyped-call]
+    return parts
 
 
 def _within(x: Tensor) -> Tensor:

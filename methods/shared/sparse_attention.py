@@ -83,9 +83,10 @@ def _counted(layout: Layout) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         from torch.nn.functional import scaled_dot_product_attention as fused
 
         each, rest = divmod(products, layout.length)  # two products of as many pairs in all
-        first, last = (tuple(t[..., :1, :].expand(*t.shape[:2], n, t.shape[3]) for t in (k, v)) for n in (each, rest))
-        fused(q[..., :1, :], *last)
-        return fused(q, *first)
+        for queries, n in ((q[..., :1, :], rest), (q, each)):
+            keys, values = (t[..., :1, :].expand(*t.shape[:2], n, t.shape[3]) for t in (k, v))
+            seen = fused(queries, keys, values)
+        return seen
 
     return attend
 
@@ -211,13 +212,14 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor, all_k: Tensor, all_v: Tensor, table:
     q = q * q.shape[-1] ** -0.5
     done, tiles = [], table.queries.shape[0]
     row = k.shape[0] * k.shape[1] * table.keys.shape[1] * max(k.shape[-1], table.queries.shape[1])
-    for part in torch.arange(tiles, device=q.device).split(max(1, ROOM // row)):
+    for part in torch.arange(tiles, device=q.device).split(max(1, ROOM // row)):  # type: ignore[no-untyped-call]
         queries, keys = table.queries[part], table.keys[part]
         mine, near_k, near_v = q[..., queries, :], k[..., keys, :], v[..., keys, :]
         own = (mine @ near_k.transpose(-1, -2)).masked_fill(~table.seen[part], -torch.inf)
-        common = (mine.flatten(2, 3) @ all_k.transpose(-1, -2)).unflatten(2, queries.shape)
+        common = (mine.flatten(2, 3) @ all_k.transpose(-1, -2)).unflatten(2, queries.shape)  # type: ignore[no-untyped-call]
         weights = torch.cat([common, own], dim=-1).softmax(dim=-1)
-        far, near_by = weights.split([common.shape[-1], own.shape[-1]], dim=-1)
-        done.append((far.flatten(2, 3) @ all_v).unflatten(2, queries.shape) + near_by @ near_v)
+        far, near_by = weights.split([common.shape[-1], own.shape[-1]], dim=-1)  # type: ignore[no-untyped-call]
+        distant = (far.flatten(2, 3) @ all_v).unflatten(2, queries.shape)  # type: ignore[no-untyped-call]
+        done.append(distant + near_by @ near_v)
     joined = torch.cat(done, dim=2).flatten(2, 3)
     return joined[..., table.queries.flatten().argsort(), :]

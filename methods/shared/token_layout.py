@@ -196,7 +196,11 @@ def blocks(layout: Layout, queries: int = BLOCK, keys: int = BLOCK, device: Any 
     some, full, told = (torch.zeros((rows.count, columns.count), dtype=torch.bool, device=device) for _ in range(3))
     low = None if layout.low_seen else 1
     around = (2, 3) if layout.neighbours == "plane" else (4,)
-    meetings = [(TEXT, TEXT, (), None), (TEXT, HIGH, (), None), (HIGH, TEXT, (), None)]
+    meetings: list[tuple[int, int, tuple[int, ...], int | None]] = [
+        (TEXT, TEXT, (), None),
+        (TEXT, HIGH, (), None),
+        (HIGH, TEXT, (), None),
+    ]
     meetings += [(HIGH, HIGH, (0, 1), layout.radius), (HIGH, LOW, around, low), (LOW, LOW, (0, 1), layout.low_radius)]
     for a, b, axes, reach in meetings + [(LOW, TEXT, (), None)] * layout.low_text:
         here, there = rows.of(a), columns.of(b)
@@ -204,6 +208,7 @@ def blocks(layout: Layout, queries: int = BLOCK, keys: int = BLOCK, device: Any 
         whole = (here.whole[:, None] & there.whole) if (a, b) != (HIGH, LOW) or reach is None else told & False
         every_pair = may.clone()
         for axis in axes if reach is not None else ():
+            assert reach is not None
             least, most = here.least[axis][:, None], here.most[axis][:, None]
             first, last = there.least[axis], there.most[axis]
             may &= (least - last <= reach) & (first - most <= reach)
@@ -212,7 +217,7 @@ def blocks(layout: Layout, queries: int = BLOCK, keys: int = BLOCK, device: Any 
         told |= whole
         full |= whole & every_pair
     open_ = (some & ~told).nonzero()
-    for part in open_.split(max(1, ROOM // (16 * queries * keys))):
+    for part in open_.split(max(1, ROOM // (16 * queries * keys))):  # type: ignore[no-untyped-call]
         i, j = part.unbind(1)
         q, k = rows.tokens.at(i), columns.tokens.at(j)
         seen = allowed(Tokens(*(t[:, :, None] for t in q)), Tokens(*(t[:, None, :] for t in k)), layout).flatten(1)
