@@ -19,14 +19,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: there 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_finish() -> None:
-    """Tell the collector of garbage that what is imported stays: each failed picture of a run makes it look."""
+@pytest.fixture(scope="module", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """Set aside what is there before a file's tests: each failed picture of a run makes the collector look at the rest.
+
+    With torch, transformers and all test files in the process, that would be most of the time of such tests.
+    """
     gc.collect()
     gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    gc.unfreeze()  # libraries count at the end what was not given back
+    """Take back what was set aside: some libraries count at the end what is left."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
