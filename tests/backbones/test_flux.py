@@ -20,6 +20,7 @@ from methods.direct import direct, direct_latents
 from methods.multidiffusion import multidiffusion
 from methods.shared.canvas import start
 from tests.support.close import products, rounding, sampled
+from tests.support.shallow import shallow
 from tests.support.tiny_pipelines import write_flux
 
 BOAT = Prompt("boat", "a boat under one moon", "blurry")
@@ -225,6 +226,7 @@ def test_the_full_size_passes_on_the_meta_device(factory: Any, canvas: Canvas) -
     backbone.condition = cache(backbone.condition)  # one text, encoded once
     modules = {k: m for k, m in backbone.parts.items() if hasattr(m, "parameters")}
     assert {k: sum(p.numel() for p in m.parameters()) for k, m in modules.items()} == SIZES
+    shallow(*backbone.parts.values())
     picture = direct.fn(backbone, BOAT, canvas, Noise(0, "boat"), steps=1)
     assert (picture.device.type, picture.shape) == ("meta", (3, canvas.height, canvas.width))
     if canvas.height == 1024:

@@ -21,6 +21,7 @@ from methods.backbones.stable_diffusion import sd15, sd20, sd21
 from methods.direct import direct
 from methods.multidiffusion import multidiffusion
 from tests.support.close import sampled
+from tests.support.shallow import shallow
 from tests.support.tiny_pipelines import write_sdxl
 
 BOAT = Prompt("boat", "a boat under one moon", "blurry")
@@ -152,3 +153,4 @@ def test_the_full_size_passes_on_the_meta_device(factory: Any, canvas: Canvas, s
     for run, knobs in ((direct, {}), (multidiffusion, {"stride": backbone.window // 2})):
         picture = run.fn(backbone, BOAT, canvas, Noise(0, "boat"), steps=1, guidance=7.5, **knobs)
         assert (picture.device.type, picture.shape) == ("meta", (3, canvas.height, canvas.width))
+        shallow(*backbone.parts.values())  # the whole network has passed
