@@ -61,7 +61,7 @@ def train(
     shipped = Path(__file__).parents[1] / "world" / "weights" / folder
     if out is None and (shipped / recipe.card).exists():
         raise UsageError(f"{shipped} holds trained weights already; give another folder with --out")
-    from methods.training.loop import train as fit
+    from methods.training.loop import train as fit  # imports torch
 
     with console.progress() as progress:
         report = console.step_reporter(progress, f"train {name}")

@@ -145,7 +145,8 @@ def made(state: dict[str, Any], device: str, dtype: Any) -> Upscaler:
     import torch
     from spandrel import ImageModelDescriptor, ModelLoader, canonicalize_state_dict
 
-    with torch.device(device if device == "meta" else "cpu"):
+    # Layers are drawn before they are filled, and the global generator is nobody's to move.
+    with torch.random.fork_rng(devices=[]), torch.device(device if device == "meta" else "cpu"):
         net = ModelLoader(torch.get_default_device()).load_from_state_dict(canonicalize_state_dict(state))
     if not isinstance(net, ImageModelDescriptor) or net.purpose != "SR":
         raise ValueError(f"{net.architecture.name} does not upscale single pictures")

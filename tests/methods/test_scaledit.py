@@ -349,7 +349,7 @@ def test_what_cannot_work_is_refused_when_the_plan_is_made(
 
 
 def test_an_adapter_for_another_network_is_refused_when_the_plan_is_made(tmp_path: Path, folder: Path) -> None:
-    from test_lora import ADAPTER
+    from tests.methods.test_lora import ADAPTER
 
     with pytest.raises(UsageError, match=r"is no adapter for flux-dev: .*lora_A"):
         make_plan(suite(tmp_path, folder, f'bridge = "{ADAPTER}"'), Store(tmp_path / "store"))

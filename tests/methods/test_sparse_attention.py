@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_token_layout import LAYOUTS, RULES, mask
 
 from bench.pipeline.meta import counting
 from methods.shared import sparse_attention
 from methods.shared.orders import ORDERS
 from methods.shared.sparse_attention import block_mask, choose, tables
 from methods.shared.token_layout import BLOCK, HIGH, Layout, blocks, pairs
+from tests.methods.test_token_layout import LAYOUTS, RULES, mask
 
 WITHIN = 1e-5
 
