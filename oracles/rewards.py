@@ -26,6 +26,7 @@ class Compared:
     theirs: np.ndarray
     control: np.ndarray
     weights: str = "random"
+    allowed: float = 1e-4  # largest difference, relative where theirs is above 1
 
 
 def ask(place: Place, worker: str, settings: dict[str, Any], jobs: list[tuple[Path, np.ndarray, str]]) -> Any:

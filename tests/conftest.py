@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,31 @@ if TYPE_CHECKING:
     from tests.support.fakehub import Hub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub: no test asks the network
+if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: there is a worker a core already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """Set aside what is there before a file's tests: each failed picture of a run makes the collector look at the rest.
+
+    With torch, transformers and all test files in the process, that would be most of the time of such tests.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Take back what was set aside: some libraries count at the end what is left."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files are written as ever, but not waited for: only a power cut could tell the difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(scope="session")

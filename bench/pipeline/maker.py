@@ -22,7 +22,7 @@ from bench.store import Store
 from bench.store.pictures import levels
 from bench.store.records import Record
 from bench.suites.values import MethodUse
-from bench.types import Canvas, Cost, Recipe
+from bench.types import Canvas, Cost
 
 NAMED = 20  # changes of a backbone that a record names
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
@@ -68,7 +68,7 @@ class Maker:
         """The picture, flags, cost, and what the sampler left changed."""
         backbone = None if job.use.control else self._load(job.use)
         if backbone is not None:
-            _check_loaded(job.recipe, backbone)
+            _check_loaded(job, backbone)
         try:
             rgb, flags, cost, settings = _call(job, backbone)
         finally:
@@ -112,8 +112,9 @@ class Maker:
         return self._backbone
 
 
-def _check_loaded(recipe: Recipe, backbone: Any) -> None:
-    """Refuse a network that is not the planned one: its pictures would stand under another's name."""
+def _check_loaded(job: Job, backbone: Any) -> None:
+    """Refuse a network that is not the planned one, or other files: pictures would stand under another's name."""
+    recipe, use = job.recipe, job.use
     loaded = getattr(backbone, "weights", None)
     if loaded != recipe.weights:
         raise PrerequisiteError(
@@ -121,6 +122,14 @@ def _check_loaded(recipe: Recipe, backbone: Any) -> None:
             f"{loaded or 'it does not say which (attribute weights)'}. Where the files have changed since the plan was "
             f"made, run the same command again, which plans anew; `scrollbench weights verify` checks the files"
         )
+    if use.method.requires is None:
+        return
+    for name, digest in use.method.requires(lambda: backbone, recipe.canvas, use.params).items():
+        if digest != recipe.params[name]:
+            raise PrerequisiteError(
+                f"{use.label}: {name} ({use.params.get(name, 'its own part')}) has changed since the plan "
+                f"was made: planned {recipe.params[name]}, here {digest}; run the same command again, which plans anew"
+            )
 
 
 def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[str]]:

@@ -18,7 +18,7 @@ from bench.store.ledger import Ledger, asked_id
 from bench.store.records import Record
 from bench.suites.natives import drawn
 from bench.suites.suite import Suite
-from bench.suites.values import MethodUse, Part
+from bench.suites.values import MethodUse, Part, Where
 from bench.types import Prompt, Recipe
 
 # What decides a sampler's pictures, apart from the question asked.
@@ -159,9 +159,9 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
         try:
             identity: dict[str, Any] = {
                 "method": use.method.name, "method_version": use.method.version,
-                "method_source": source_digest(use.method.fn, Noise, TO_RGB), "params": use.params,
-                **backbone.identity(use, suite),
+                "method_source": source_digest(use.method.fn, Noise, TO_RGB), **backbone.identity(use, suite),
             }  # fmt: skip
+            identity["params"] = {**use.params, **backbone.required(use, suite)}
         except PrerequisiteError as error:
             for part in suite.parts:
                 pictures = len(part.prompts.prompts) * len(suite.seeds)
@@ -239,6 +239,21 @@ class _Backbone:
             "backbone": self.info.name, "backbone_source": self.source, "weights": self.info.weights_digest,
             "precision": self.precision,
         }  # fmt: skip
+
+    @cached_property
+    def outline(self) -> Any:
+        """The network to be loaded, on the meta device."""
+        return self.factory.outline(**self.options)
+
+    def required(self, use: MethodUse, suite: Suite) -> dict[str, Any]:
+        """Digests of what else a method is made of; refuses knobs and canvases that cannot work on this network."""
+        named: dict[str, Any] = {}
+        if use.method.requires is None:
+            return named
+        for part in suite.parts:
+            with Where(f"{suite.file}: method {use.label!r}, part {part.name!r}"):
+                named |= use.method.requires(lambda: self.outline, part.canvas, use.params)
+        return named
 
 
 def recipe_record(recipe: Recipe) -> Record:

@@ -28,7 +28,8 @@ class Factory:
         family: ``latent``, ``tokens`` or ``video``.
         load: keyword options -> backbone; where it takes ``**options`` the common ``OPTIONS`` are added.
         locate: the same options -> the weights, found and identified without loading them.
-        blank: the same options -> the full-size backbone on the meta device, without weights; None if not known.
+        blank: the same options -> the full-size backbone on the meta device, without weights; None if not known. Where
+            it takes ``folder``, a pipeline's, that pipeline's size instead.
         changes: options that change the pixels on purpose; where not at their default they become part of the name.
     """
 
@@ -73,11 +74,24 @@ class Factory:
         """
         if self.blank is None:
             raise UsageError(f"the full-size configuration of backbone {self.name!r} is not part of this project")
+        return self.blank(**self._there(options))
+
+    def outline(self, **options: Any) -> Any:
+        """What these options load, on the meta device: :meth:`skeleton` of the very weights, from their configs.
+
+        Raises:
+            UsageError, PrerequisiteError: as :meth:`describe`, and where the backbone offers no outline.
+        """
+        if self.blank is None or "folder" not in inspect.signature(self.blank).parameters:
+            raise UsageError(f"backbone {self.name!r} cannot be outlined without loading it")
+        return self.blank(folder=self.locate(**self._checked(options)).folder, **self._there(options))
+
+    def _there(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of the same backbone on the meta device."""
         there = {"device": "meta", "offload": "none", "compile": False}
         unnamed = {"model": ""} if "model" in self.options else {}
         given = {k: v for k, v in options.items() if k not in there} | unnamed
-        kept = {k: there.get(k, v) for k, v in self._checked(given).items() if k not in ("model", "revision")}
-        return self.blank(**kept)
+        return {k: there.get(k, v) for k, v in self._checked(given).items() if k not in ("model", "revision")}
 
     def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in options.items():

@@ -175,7 +175,7 @@ def _load_world(mu: float | None = None, **options: Any) -> Flux:
 
 
 def _blank(name: str) -> Any:
-    return lambda **options: Flux(name, "", blank_parts(name), **options)
+    return lambda folder=None, **options: Flux(name, "", blank_parts(folder or name), **options)
 
 
 def _locate(model: str, revision: str | None, **_: Any) -> Weights:
@@ -189,6 +189,8 @@ world_flux = Factory(
     "latent",
     _load_world,
     lambda **_: locate(str(world_folder("world-flux")), None, LAYOUT),
-    lambda **o: Flux("world-flux", "", blank_parts(world_folder("world-flux")), window=WORLD_SIDE, **o),
+    lambda folder=None, **o: Flux(
+        "world-flux", "", blank_parts(folder or world_folder("world-flux")), window=WORLD_SIDE, **o
+    ),
     CHANGES,
 )

@@ -174,10 +174,10 @@ def locate(model: str, revision: str | None, layout: Layout) -> Weights:
     return Weights(identity(folder, layout), f"{model}@{folder.name}", folder)
 
 
-def world_folder(name: str = "world-sd") -> Path:
-    """An embedded pipeline. Raises ``PrerequisiteError`` where it was not shipped."""
+def world_folder(name: str = "world-sd", file: str = "model_index.json") -> Path:
+    """An embedded pipeline, or network that has another ``file``. Raises ``PrerequisiteError`` where it is missing."""
     folder = WORLD if name == "world-sd" else WORLD.with_name(name)
-    if not (folder / "model_index.json").is_file():
+    if not (folder / file).is_file():
         raise PrerequisiteError(
             f"the embedded weights {name} are not in {WORLD.parent}; reinstall scrollbench, or train them with "
             f"`scrollbench world train {name}`"

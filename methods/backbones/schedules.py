@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, near
-from methods.backbones.drawing import watched
 from methods.backbones.loading import part_class
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ def make_scheduler(
         raise UsageError(f"steps must be 1 to {most}, got {steps}")
     cls = part_class("DDIMScheduler" if sampler == "ddim" else config["_class_name"])
     known = inspect.signature(cls.__init__).parameters  # a config written for another class has more, without meaning
+    from methods.backbones.drawing import watched  # imports torch, and plans need identities only
+
     made = watched(cls).from_config({k: v for k, v in config.items() if k in known})
     if double:  # or the arithmetic is float32 at heart
         for name in ("alphas_cumprod", "final_alpha_cumprod"):

@@ -10,7 +10,6 @@ from typing import Any
 from bench.errors import UsageError
 from bench.noise import Noise
 from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
-from methods.backbones.drawing import DrawsError
 from methods.backbones.schedules import make_scheduler
 
 # Schedulers whose step is a function of sample, prediction and timestep alone, the same for every cell.
@@ -42,6 +41,8 @@ def keyed(scheduler: Any, noise: Noise) -> Any:
 def undrawn(scheduler: Scheduler, method: str) -> None:
     """Refuse a scheduler that draws, before any work: a copy of it takes its first steps on one number."""
     import torch
+
+    from methods.backbones.drawing import DrawsError  # imports torch, and plans need identities only
 
     if not hasattr(scheduler, "numbers"):  # a caller's own
         return

@@ -112,6 +112,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    budgets: list[int] = field(default_factory=list)  # each decides the rates of its steps; more than one if prolonged
 
 
 def train(
@@ -132,7 +133,8 @@ def train(
         name: the recipe's name; part of every seed.
         work: checkpoints and what the recipe renders; safe to delete, costs only time.
         out: the folder that ends up holding the weights and ``card.json``.
-        steps: budget; the recipe's own by default.
+        steps: budget; the recipe's own by default. A training that is done goes on where it is given more: its rates
+            rise again, as those of a longer training, and the card lists every budget.
         seed: decides weights, data and noise.
         report: called after every step.
         bank: what the recipe draws its batches from; handed to ``make`` as it is.
@@ -155,8 +157,10 @@ def train(
         recipe.module.load_state_dict(saved["module"])
         for optimiser, kept in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
-        ema, state = saved["ema"], State(saved["step"], saved["seconds"], saved["losses"])
+        ema, state = saved["ema"], State(saved["step"], saved["seconds"], saved["losses"], saved["budgets"])
 
+    if state.step < total and state.budgets[-1:] != [total]:
+        state.budgets.append(total)
     key = sum(ord(c) << (8 * (i % 4)) for i, c in enumerate(name))
     recipe.module.train()
     while state.step < total:
@@ -200,6 +204,7 @@ def train(
         "name": name,
         "data": recipe.data,
         "steps": state.step,
+        **({"budgets": state.budgets} if len(state.budgets) > 1 else {}),
         "batch": recipe.batch,
         "seed": seed,
         "seconds": round(state.seconds),
@@ -222,6 +227,7 @@ def _save_checkpoint(
         {
             "module": module.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "ema": ema,
             "step": state.step, "seconds": state.seconds, "losses": state.losses,
+            "budgets": state.budgets,
         },
         temp,
     )  # fmt: skip

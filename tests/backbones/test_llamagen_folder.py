@@ -256,7 +256,7 @@ def test_wrong_options_are_refused(options: Mapping[str, Any], message: str) -> 
 @pytest.mark.parametrize("model", ["./nowhere", "FoundationVision/LlamaGen"])
 def test_a_folder_that_is_not_there_must_be_converted_first(model: str) -> None:
     for ask in (llamagen, llamagen.describe):
-        with pytest.raises(PrerequisiteError, match=f"(?s)no folder '{model}'.*llamagen_convert"):
+        with pytest.raises(PrerequisiteError, match=f"(?s)no folder '{model}'.*llamagen\.convert"):
             ask(model=model)
 
 

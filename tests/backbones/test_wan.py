@@ -16,6 +16,7 @@ from bench.types import Canvas, Prompt
 from methods.backbones.wan import LAYOUT, wan_large, wan_small
 from methods.direct_video import direct_video
 from tests.support.close import products, rounding
+from tests.support.shallow import shallow
 from tests.support.tiny_pipelines import write_wan
 
 BOAT = Prompt("boat", "a boat under one moon", "blurry")
@@ -122,6 +123,7 @@ def test_the_full_size_passes_on_the_meta_device(factory: Any, canvas: Canvas, s
     backbone = factory.skeleton(precision="bf16")
     modules = {k: m for k, m in backbone.parts.items() if hasattr(m, "parameters")}
     assert {k: sum(p.numel() for p in m.parameters()) for k, m in modules.items()} == sizes
+    shallow(*backbone.parts.values())
     picture = direct_video.fn(backbone, BOAT, canvas, Noise(0, "boat"), steps=3)
     assert (picture.device.type, picture.shape) == ("meta", (3, canvas.height, canvas.width))
     assert backbone.meter.nfe == 6

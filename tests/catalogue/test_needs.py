@@ -57,6 +57,13 @@ def test_methods_and_metrics_without_an_extractor_bring_what_names_them_and_no_b
     assert names(tmp_path, knob) == ["head", "lora", "told"]
 
 
+def test_a_method_brings_the_one_upscaler_that_its_knobs_name_by_default_or_by_choice(tmp_path: Path) -> None:
+    text = FULL.replace('ref = "plugins.py@latent-grain"', 'ref = "upscale"')
+    assert names(tmp_path, text) == ["real-esrgan-x4plus"]
+    told = text.replace('ref = "upscale"', 'ref = "upscale"\nset = { model = "real-esrgan-x2plus" }')
+    assert names(tmp_path, told) == ["real-esrgan-x2plus"]
+
+
 def test_a_backbone_brings_the_model_it_is_told_at_the_revision_it_is_told(tmp_path: Path) -> None:
     told = f'backbone_options = {{ model = "black-forest-labs/FLUX.1-dev", revision = "{"b" * 40}" }}\n'
     text = told + FULL.replace('"plugins.py@fake"', '"diffusers"')

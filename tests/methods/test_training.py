@@ -120,6 +120,19 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_all_else() -> None:
     assert len(rest.param_groups[0]["params"]) == 5
 
 
+def test_a_training_that_is_prolonged_says_so_and_is_repeated_by_the_same_two_commands(
+    tmp_path: Path, bank: Bank
+) -> None:
+    for place in ("a", "b"):
+        plain = train(Mean, "mean", tmp_path / place, tmp_path / f"out-{place}", bank=bank, steps=120)
+        longer = train(Mean, "mean", tmp_path / place, tmp_path / f"out-{place}", bank=bank, steps=200)
+        assert "budgets" not in plain
+        assert (longer["steps"], longer["budgets"]) == (200, [120, 200])
+    assert weights(tmp_path / "out-a") == weights(tmp_path / "out-b")
+    train(Mean, "mean", tmp_path / "c", tmp_path / "whole", bank=bank)
+    assert weights(tmp_path / "whole") != weights(tmp_path / "out-a")  # rates had fallen and rose again
+
+
 def test_the_loss_falls_and_the_card_says_what_was_done(tmp_path: Path, bank: Bank) -> None:
     losses: list[float] = []
     card = train(Mean, "mean", tmp_path, tmp_path / "out", bank=bank, report=lambda p: losses.append(p.loss))

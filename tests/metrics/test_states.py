@@ -2,13 +2,13 @@
 
 import gc
 import json
+import multiprocessing
 import weakref
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from bench import metrics, views
 from bench.errors import UsageError
@@ -317,7 +317,14 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(work, args=(folder,), nprocs=2)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.metrics.modules"])  # torch is imported once for both
+    both = [context.Process(target=work, args=(rank, folder)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

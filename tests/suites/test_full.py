@@ -213,7 +213,10 @@ TABLES = {  # the rows of the papers' tables
         "SD 3.5 + ESRGAN", "PixArt", "DRSPO",
     },
     "msd-fig4": {"MultiDiffusion", "SyncDiffusion", "MSD"},
-    "scrollscape-table1": {"DyPE", "MultiDiffusion", "SyncDiffusion", "Tiled Diffusion", "ScrollScape"},
+    "scrollscape-table1": {
+        "DyPE", "MultiDiffusion", "SyncDiffusion", "Tiled Diffusion", "ScrollScape", "FLUX.1-Krea",
+        "FLUX.1-Krea, mu 1.15",
+    },
     "scale-dit-4k": {
         "SANA", "Diffusion-4K", "UltraPixel", "URAE", "FLUX+SR (BSRGAN)", "DemoFusion", "DiffuseHigh", "HiDiffusion",
         "FreCas", "I-MAX", "HiFlow", "Scale-DiT", "FLUX.1-dev",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan
 from bench.pipeline.score import score
+from bench.registry import find
 from bench.store import Store
 from bench.store.index import build, query
 from bench.suites.load import load_suite
@@ -16,8 +20,13 @@ METHODS = {"direct", "multidiffusion", "world-truth", "world-tiled", "world-blur
 
 
 @pytest.fixture(scope="module")
-def suite() -> Suite:
-    return load_suite("miniature", {"limit": 2})
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """The embedded suite with small reference sets; all else is as it is."""
+    toml, sets = re.subn(r"count = \d+", "count = 24", Path(find("suites", "miniature")).read_text())
+    assert sets == 2
+    file = tmp_path_factory.mktemp("suite") / "miniature.toml"
+    file.write_text(toml)
+    return load_suite(file, {"limit": 2})
 
 
 @pytest.fixture(scope="module")

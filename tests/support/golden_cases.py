@@ -31,13 +31,18 @@ def load_network(name: str) -> Any:
     return network
 
 
+def load_arrays(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The manifest's entry of a case, and its arrays."""
+    entry = json.loads((GOLDENS / "manifest.json").read_text())["cases"][name]
+    with np.load(GOLDENS / entry["file"]) as stored:
+        return entry, {k: torch.from_numpy(stored[k]) for k in stored.files}
+
+
 class Case:
     """One golden case: its entry and arrays, and a float64 backbone around the networks that made the numbers."""
 
     def __init__(self, name: str) -> None:
-        self.entry = json.loads((GOLDENS / "manifest.json").read_text())["cases"][name]
-        with np.load(GOLDENS / self.entry["file"]) as stored:
-            self.arrays = {k: torch.from_numpy(stored[k]) for k in stored.files}
+        self.entry, self.arrays = load_arrays(name)
         parts = {
             "unet": load_network(self.entry["unet"]),
             "vae": load_network(self.entry.get("vae", "weights/vae_a")),  # most cases decode nothing

@@ -11,13 +11,17 @@ import torch
 
 from bench import extractors
 from bench.extractors import locate
+from bench.noise import Noise
 from bench.registry import find
+from bench.types import Canvas, Prompt
 from bench.world.colour_detector import KINDS
-from bench.world.obedience import obedience
+from bench.world.obedience import obedience, summary
 from bench.world.oracle_net import load_oracle
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene
+from methods.backbones.flux import Flux
 from methods.backbones.stable_diffusion import StableDiffusion
+from methods.direct import direct
 
 WEIGHTS = Path(locate.WORLD)
 FRESH = 2**31 + 8_000_000
@@ -86,4 +90,35 @@ def test_every_stand_in_network_has_a_card_with_how_it_was_made(name: str) -> No
 
 
 def test_all_shipped_weights_together_stay_small() -> None:
-    assert sum(p.stat().st_size for p in WEIGHTS.rglob("*") if p.is_file()) < 40e6
+    assert sum(p.stat().st_size for p in WEIGHTS.rglob("*") if p.is_file()) < 45e6
+
+
+@pytest.fixture(scope="module")
+def world_flux() -> Flux:
+    return find("backbones", "world-flux")()
+
+
+def test_the_transformer_obeys_through_its_guidance_input(world_flux: Flux) -> None:
+    found = summary(obedience(world_flux, n=24, seed=1))
+    for detector in ("colour", "net"):
+        assert found[f"exactly_one_{detector}"] >= 0.9
+        assert found[f"empty_sky_any_{detector}"] <= 0.05
+
+
+def test_the_transformers_folder_is_a_pipeline_of_diffusers_with_the_same_square(world_flux: Flux) -> None:
+    from diffusers import FluxPipeline
+
+    text, canvas, noise = "an ink painting of the sea at dusk, cloudy sky, one sun", Canvas(32, 32), Noise(0, "sea")
+    ours = direct.fn(world_flux, Prompt("sea", text), canvas, noise, steps=4, guidance=2.5)
+    pipe = FluxPipeline.from_pretrained(WEIGHTS / "world-flux", torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    packed = pipe._pack_latents(Noise(0, "sea").normal("canvas", (1, 16, 8, 8)), 1, 16, 8, 8)
+    theirs = [
+        pipe(
+            prompt=text, width=32, height=32, latents=packed, max_sequence_length=32, num_inference_steps=4,
+            guidance_scale=scale, output_type="pt",
+        ).images[0]
+        for scale in (2.5, 2.0)
+    ]  # fmt: skip
+    torch.testing.assert_close(ours, theirs[0], atol=1e-5, rtol=0)
+    assert float((ours - theirs[1]).abs().max()) > 1e-3  # the control: another guidance

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import bench.world.obedience
+from bench.world.obedience import obedience
 from bench.world.recipes import flux, wan, wan_vae
 from bench.world.recipes.bank import Bank, load_bank
 from bench.world.recipes.tokens import make_t5_tokenizer
@@ -29,9 +29,9 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 @pytest.fixture(scope="module", autouse=True)
 def few_squares() -> Iterator[None]:
     """Gates ask for hundreds of squares; their card's numbers mean nothing after two steps."""
-    whole = bench.world.obedience.obedience
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.world.obedience, "obedience", lambda backbone: whole(backbone, n=6))
+        for module in (flux, wan):
+            patch.setattr(module, "obedience", lambda backbone: obedience(backbone, n=6))
         for recipe in (flux.TeacherRecipe, flux.FluxRecipe, wan.WanRecipe, wan_vae.WanVaeRecipe):
             patch.setattr(recipe, "batch", 8)
         patch.setattr(wan_vae, "HELD_OUT", 10)

@@ -81,9 +81,13 @@ def test_numbers_of_whole_sets_have_jackknife_intervals_and_paired_changes() -> 
     assert loose.verdict == "blind"
 
 
-def test_real_metrics_answer_blur_and_the_page_is_drawn_and_kept(tmp_path: Path) -> None:
-    blur = "blur, sigma in px"
-    rows = validate(6, names=[blur], metrics=["adjacent", "kid", "is"])
+@pytest.fixture(scope="module")
+def blurred() -> list[Response]:
+    return validate(6, names=["blur, sigma in px"], metrics=["adjacent", "kid", "is"])
+
+
+def test_real_metrics_answer_blur_and_the_page_is_drawn_and_kept(tmp_path: Path, blurred: list[Response]) -> None:
+    rows = blurred
     found = {r.metric: r for r in rows if r.view == "tiles"}
     assert found["adjacent-tv"].verdict == "rewards"  # a blurred picture has smaller steps: TV takes it for better
     assert found["adjacent-tv"].n == 6
@@ -100,9 +104,10 @@ def test_real_metrics_answer_blur_and_the_page_is_drawn_and_kept(tmp_path: Path)
     assert (tmp_path / "v.png").stat().st_size > 5000
 
 
-def test_kid_of_true_panoramas_is_lower_against_panoramas_than_when_all_are_blurred_hard() -> None:
-    rows = validate(6, names=["blur, sigma in px"], metrics=["kid"])
-    kid = next(r for r in rows if r.metric == "kid-panoramas")
+def test_kid_of_true_panoramas_is_lower_against_panoramas_than_when_all_are_blurred_hard(
+    blurred: list[Response],
+) -> None:
+    kid = next(r for r in blurred if r.metric == "kid-panoramas")
     first, *_, last = kid.means
     assert first is not None
     assert last is not None

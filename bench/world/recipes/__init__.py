@@ -24,6 +24,7 @@ RECIPES = {
     "world-flux": ("bench.world.recipes.flux:FluxRecipe", "world-flux"),
     "world-wan-vae": ("bench.world.recipes.wan_vae:WanVaeRecipe", "world-wan"),
     "world-wan": ("bench.world.recipes.wan:WanRecipe", "world-wan"),
+    "world-upscaler": ("bench.world.recipes.upscaler:UpscalerRecipe", "world-upscaler"),
     "world-oracle": ("bench.world.recipes.oracle:OracleRecipe", "world-oracle"),
     "world-cnn": ("bench.world.recipes.metric_nets:CnnRecipe", "world-cnn"),
     "world-lpips": ("bench.world.recipes.metric_nets:LpipsRecipe", "world-lpips"),

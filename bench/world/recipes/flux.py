@@ -12,6 +12,7 @@ the teacher's classifier-free guidance at that scale in one evaluation, which is
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pixel_unshuffle
 from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
+from bench.errors import UsageError
 from bench.world.obedience import obedience, summary
 from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.tokens import make_t5_tokenizer
@@ -52,7 +54,7 @@ class TeacherRecipe:
     name = "world-flux-teacher"
     card = "teacher.json"
     data = DATA
-    steps = 1400
+    steps = 2400
     batch = 64
     lr = 2e-3
 
@@ -162,17 +164,21 @@ class FluxRecipe(TeacherRecipe):
     name = "world-flux"
     card = "card.json"
     data = DATA
-    steps = 400
+    steps = 1600
     batch = 32
     lr = 1e-3
 
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         super().__init__(bank, work, out)
-        student = FluxTransformer2DModel.from_pretrained(out / "transformer").float()
-        student.register_to_config(_name_or_path=None)
-        self.module = student
-        self.teacher = FluxTransformer2DModel.from_pretrained(out / "transformer").float().requires_grad_(False)
-        self.t5 = T5EncoderModel.from_pretrained(out / "text_encoder_2").float().eval().requires_grad_(False)
+        taught = work / TeacherRecipe.name / "checkpoint.pt"
+        if not taught.exists():
+            raise UsageError(
+                f"world-flux learns from its teacher, and {taught} is not there: train world-flux-teacher first"
+            )
+        self.module.load_state_dict(torch.load(taught, weights_only=True)["ema"])
+        self.t5 = super().text.eval().requires_grad_(False)
+        self.module = super().transformer
+        self.teacher = deepcopy(self.module).requires_grad_(False)
 
     @property
     def transformer(self) -> FluxTransformer2DModel:

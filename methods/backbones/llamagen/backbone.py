@@ -19,7 +19,6 @@ from methods.backbones.device import target
 from methods.backbones.factory import Factory
 from methods.backbones.identity import Weights, locate, quiet
 from methods.backbones.llamagen.convert import LAYOUT, blank, mismatch, released
-from methods.backbones.llamagen.gpt import Walk
 from methods.backbones.llamagen.text import clean
 from methods.backbones.loading import BlankTokenizer
 from methods.backbones.meter import Meter
@@ -27,6 +26,8 @@ from methods.backbones.protocols import Conditioning
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from methods.backbones.llamagen.gpt import Walk
 
 
 class LlamaGen:
@@ -111,6 +112,8 @@ class LlamaGen:
 
     def walk(self, grid: tuple[int, int], guidance: float) -> Walk:
         """A fresh walk over a grid of (height, width) tokens; see :class:`methods.backbones.TokenWalk`."""
+        from methods.backbones.llamagen.gpt import Walk  # imports torch, and plans need identities only
+
         return Walk(self.gpt, grid, guidance, self.meter)
 
     def decode(self, tokens: Tensor) -> Tensor:

@@ -27,8 +27,6 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import ScrollBenchError, UsageError
 from bench.extractors.weights.manifest import load_manifest, offline, require
 from methods.backbones.identity import Part, quiet
-from methods.backbones.llamagen.gpt import GPT, GPTConfig
-from methods.backbones.llamagen.vq import VQ, VQConfig
 from methods.backbones.loading import CONFIGS
 
 if TYPE_CHECKING:
@@ -137,6 +135,9 @@ def blank(part: str, config: Mapping[str, Any]) -> Any:
 
     kind: Any
     make: Any
+    from methods.backbones.llamagen.gpt import GPT, GPTConfig  # imports torch, and plans need identities only
+    from methods.backbones.llamagen.vq import VQ, VQConfig  # the same
+
     kind, make = {"gpt": (GPTConfig, GPT), "vq": (VQConfig, VQ)}[part]
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "_class_name"}
     try:
