@@ -7,14 +7,10 @@ reported when it is asked for and does not disturb the others.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
 import sys
-import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -22,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, near
+from bench.plugins import load_file
 from bench.reading import fault, is_file, shown
-from bench.source import neighbours
 
 # What a method of each family gets before its knobs.
 FAMILIES = {
@@ -344,9 +340,7 @@ def _from_file(kind: str, ref: str) -> Any:
     if not is_file(Path(file)):
         raise UsageError(f"no file {shown(file)} for {kind[:-1]} {shown(ref)}; expected FILE.py@name")
     path = Path(file).resolve()
-    files = {"": path, **neighbours(path)}
-    stamp = tuple((name, p, p.stat().st_mtime_ns, p.stat().st_size) for name, p in files.items())
-    module = _load_module(path, stamp)
+    module = load_file(path)
     found = {}
     for key, value in vars(module).items():
         plug = getattr(value, "name", None) if isinstance(value, PLUGS) else key
@@ -358,47 +352,3 @@ def _from_file(kind: str, ref: str) -> Any:
     if wanted and not isinstance(found[name], wanted):
         raise UsageError(f"{ref} is not a {kind[:-1]}: decorate it with bench.registry.{kind[:-1]}")
     return found[name]
-
-
-Stamp = tuple[tuple[str, Path, int, int], ...]  # a file and what it imports from beside itself: name, path, time, size
-
-
-@cache
-def _load_module(path: Path, stamp: Stamp) -> types.ModuleType:
-    name = f"scrollbench_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    module = types.ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module
-    with _beside(path, {name: file for name, file, *_ in stamp if name}):
-        try:  # compiled from the text: cached bytecode may be older than an edit within the same second
-            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
-        except (Exception, SystemExit) as error:
-            raise UsageError(f"{path} does not import: {error!r}") from error
-    return module
-
-
-@contextmanager
-def _beside(plugin: Path, wanted: Mapping[str, Path]) -> Iterator[None]:
-    """Let a plug-in import the files beside it, as they are now, and make sure that it gets those and no others."""
-    for name, file in wanted.items():
-        if _file_of(name) == file:
-            del sys.modules[name]  # it may have been edited since
-    if wanted and str(plugin.parent) not in sys.path:
-        sys.path.append(str(plugin.parent))  # last: it must not hide a library from others
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = written
-    for name, file in wanted.items():
-        if (found := _file_of(name)) not in (None, file):
-            raise UsageError(
-                f"{plugin} imports {name!r}, which is {file} beside it, but another module of that name came first: "
-                f"{found}. Give the file another name"
-            )
-
-
-def _file_of(module: str) -> Path | None:
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return Path(file).resolve() if file else None

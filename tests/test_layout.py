@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KERNEL = (
-    "version", "errors", "lazy", "types", "ids", "syntax", "source", "reading", "noise", "registry", "views",
+    "version", "errors", "lazy", "types", "ids", "syntax", "source", "reading", "noise", "plugins", "registry", "views",
     "progress", "toml",
 )  # fmt: skip
 ORDER = (  # a package imports only itself and what stands before it
