@@ -254,7 +254,7 @@ def test_a_shipped_suite_plans_without_weights(few: Path, name: str, monkeypatch
     assert {b.label for b in plan.blocked} == {m.label for s in drawn(suite) for m in s.methods}
     for b in plan.blocked:
         assert b.pictures == 2
-        assert any(command in b.reason for command in ("hf download", "weights fetch", "llamagen_convert"))
+        assert any(command in b.reason for command in ("hf download", "weights fetch", "llamagen.convert"))
     said = call("run", "--suite", name, "--limit", 2, "--store", few / "store")
     assert (said.exit_code, said.stdout) == (3, "")
     assert f"--tier miniature runs suite {name}" in said.stderr
