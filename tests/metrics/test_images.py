@@ -252,11 +252,11 @@ def test_importing_the_metrics_and_their_adapters_does_not_import_torch():
     code = (
         "import sys, bench.metrics, bench.metrics.sample\n"
         "from bench.metrics import gsd, coherence, alignment, distribution\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-        "from bench.metrics import GSD\n"
-        "assert 'torch' in sys.modules and GSD.higher_is_better is False"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+    assert isinstance(GSD, type)  # which is opened when asked for, and a Metric of torchmetrics
+    assert GSD.higher_is_better is False
 
 
 def test_the_metrics_are_registered_under_their_names():

@@ -33,7 +33,7 @@ def base() -> StableDiffusion:
 
 
 def test_squares_show_exactly_one_thing_where_one_is_asked_for_and_none_in_an_empty_sky(base: StableDiffusion) -> None:
-    rows = obedience(base, n=96)
+    rows = obedience(base, n=60)
     for detector in ("colour", "net"):
         asked = [r for r in rows if r["detector"] == detector and r["asked"] != "empty sky"]
         empty = next(r for r in rows if r["detector"] == detector and r["asked"] == "empty sky")
@@ -47,7 +47,7 @@ def test_a_base_model_that_does_not_listen_fails_the_gate(
 ) -> None:
     deaf = base.condition("a photo of the sea by day, clear sky, empty sky")
     monkeypatch.setattr(base, "condition", lambda prompt, negative="": deaf)
-    asked = [r for r in obedience(base, n=24) if r["asked"] != "empty sky"]
+    asked = [r for r in obedience(base, n=12) if r["asked"] != "empty sky"]
     assert sum(r["exactly_one"] * r["n"] for r in asked) < 0.2 * sum(r["n"] for r in asked)
 
 
