@@ -236,6 +236,7 @@ def schedule(backbone: Any, steps: int, size: tuple[int, int], shift: float | No
         "flow": {"flow": "cosine"},
     },
     requires=requires,
+    trainer="methods.training.bridge:bridge",
 )
 def scale_dit(
     backbone: LatentBackbone,
