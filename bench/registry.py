@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,17 @@ class Trainer:
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All settings with their values. Raises ``UsageError``."""
         return _resolve(self.name, self.params, given)
+
+
+def trainer_of(method: str) -> Trainer:
+    """The training of a method. Raises ``UsageError``: an unknown method, or one without a training."""
+    chosen = find("methods", method)
+    if not chosen.trainer:
+        able = [name for name in names("methods") if find("methods", name).trainer]
+        raise UsageError(f"method {method} has no weights of its own to train; these have: {', '.join(able)}")
+    module, _, name = chosen.trainer.partition(":")
+    found: Trainer = getattr(import_module(module), name)
+    return found
 
 
 def trainer(fn: Callable[..., Any]) -> Trainer:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
 from bench.reading import expanded
-from bench.registry import Trainer, find, names
+from bench.registry import find, trainer_of
 from bench.world.recipes.pairs import World
 from methods.backbones.factory import Choice
 from methods.training.loop import Step
@@ -43,7 +42,7 @@ def train(
         steps: budget; the training's own by default.
         seed: decides first weights, order of pictures, noise.
         options: of the backbone: ``device``, ``precision``, ``model``.
-        settings: of the training, by name: the knobs of what :func:`trainer_of` finds.
+        settings: of the training, by name: ``scrollbench show METHOD`` lists them.
         report: called after every step.
 
     Returns:
@@ -62,21 +61,6 @@ def train(
     if card.exists() and not (work / method / "checkpoint.pt").exists():
         raise UsageError(f"{card} tells of a training that is not in {work}: choose another --out, or its --work")
     return fit(make, method, work, out, bank=None, steps=steps, seed=seed, report=report)
-
-
-def trainer_of(method: str) -> Trainer:
-    """The training of a method.
-
-    Raises:
-        UsageError: an unknown method, or one without a training.
-    """
-    chosen = find("methods", method)
-    if not chosen.trainer:
-        able = [name for name in names("methods") if find("methods", name).trainer]
-        raise UsageError(f"method {method} has no weights of its own to train; these have: {', '.join(able)}")
-    module, _, name = chosen.trainer.partition(":")
-    found: Trainer = getattr(import_module(module), name)
-    return found
 
 
 def pictures(data: str) -> Pictures:

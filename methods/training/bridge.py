@@ -269,7 +269,10 @@ def bridge(
     """
     knobs = {k: v for k, v in locals().items() if k not in ("backbone", "data")}
     _check(knobs)
-    outline = backbone.outline()
+    try:
+        outline = backbone.outline()
+    except UsageError as error:
+        raise UsageError(f"{error}; scale-dit works inside FLUX's transformer: use flux-dev or world-flux") from error
     side = knobs["size"] = size or outline.window * outline.factor
     knobs["window"] = window or _setting(outline, Kind(side, side, ratio), knobs).window
     kinds = data.kinds(side, ratio)

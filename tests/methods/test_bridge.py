@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from PIL import Image
 
 import bench
 from bench.errors import PrerequisiteError, UsageError
-from bench.pipeline.train import pictures, trainer_of
-from bench.registry import find
+from bench.pipeline.train import pictures
+from bench.registry import find, trainer_of
 from bench.world.recipes.pairs import World
 from methods.backbones.factory import Choice
 from methods.backbones.flux import flux_dev
@@ -72,9 +73,9 @@ def loss(recipe: Bridge) -> torch.Tensor:
 
 
 def kept(place: Path) -> dict[str, Any]:
-    """What a resumed training knows, but for the time that it took."""
+    """What a resumed training knows, but for what it was told and the time that it took."""
     saved = torch.load(place / "work/scale-dit/checkpoint.pt", weights_only=True)
-    return {k: v for k, v in saved.items() if k != "seconds"}
+    return {k: v for k, v in saved.items() if k not in ("seconds", "settings")}
 
 
 KILLED = """
@@ -94,13 +95,13 @@ def test_a_training_killed_and_resumed_is_equal_in_every_bit_and_loads_as_a_brid
     assert killed.returncode == -signal.SIGKILL
     assert kept(tmp_path / "killed")["step"] == 1
     assert not (tmp_path / "killed/out").exists()
+    shutil.copytree(tmp_path / "killed/work", tmp_path / "forgetful/work")
     resumed = trained(folder, network, tmp_path / "killed")
     files = [tmp_path / place / "out" / lora.FILE for place in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
     torch.testing.assert_close(kept(tmp_path / "killed"), kept(tmp_path / "whole"), rtol=0, atol=0)
 
     monkeypatch.setattr(Prodigy, "load_state_dict", lambda self, state: None)  # the control
-    trained(folder, network, tmp_path / "forgetful", steps=1)
     trained(folder, network, tmp_path / "forgetful")
     assert kept(tmp_path / "forgetful")["optimisers"][0]["param_groups"][0]["k"] == 2
     assert any(
@@ -251,7 +252,7 @@ def test_folders_without_pictures_or_captions_are_refused_with_the_next_step(
     folder: Path, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("methods.backbones.flux.load_low", lambda *a: pytest.fail("loaded"))
-    with pytest.raises(UsageError, match="no folder .*takes a folder of pictures with captions"):
+    with pytest.raises(UsageError, match=r"no folder .*takes a folder of pictures with captions"):
         trained(tmp_path / "nowhere", network, tmp_path)
     (tmp_path / "bare").mkdir()
     with pytest.raises(UsageError, match=r"no pictures in .*expected such as a\.jpg, with its caption in a\.txt"):
@@ -266,12 +267,12 @@ def test_networks_and_methods_that_have_no_such_training_are_refused(
 ) -> None:
     other = {"options": {"model": str(write_sdxl(tmp_path / "sdxl"))}}
     monkeypatch.setattr("methods.backbones.sdxl.load_low", lambda *a: pytest.fail("loaded"))
-    with pytest.raises(UsageError, match=r"works inside FLUX's transformer; backbone sdxl has none"):
+    with pytest.raises(UsageError, match=r"'sdxl' cannot be outlined .*works inside FLUX's transformer: use flux-dev"):
         bench.train("scale-dit", str(folder), "sdxl", tmp_path / "out", **other)
     with pytest.raises(UsageError, match=r"method direct has no weights of its own to train; these have: .*scale-dit"):
         bench.train("direct", str(folder), "flux-dev", tmp_path / "out")
     with pytest.raises(PrerequisiteError):
-        bench.train("scale-dit", str(folder), "flux-dev", tmp_path / "out", options={"model": str(tmp_path / "none")})
+        bench.train("scale-dit", str(folder), "flux-dev", tmp_path / "out")  # no weights of FLUX.1-dev here
     assert trainer_of("scale-dit") is bridge
     assert find("methods", "direct").trainer == ""
 
