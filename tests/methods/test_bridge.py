@@ -205,6 +205,24 @@ def test_in_bfloat16_the_pairs_stay_in_float32(folder: Path, network: Path) -> N
     assert all(p.grad.dtype == torch.float32 for p in recipe.module.parameters() if p.grad is not None)
 
 
+def test_the_shipped_bridge_is_the_miniatures_own_and_more_than_halves_the_error_on_larger_squares() -> None:
+    chosen = Choice(find("backbones", "world-flux"), {})
+    recipe = bridge.fn(chosen, World(), **bridge.resolve({"checkpointing": False}))(None, Path(), Path())
+    kind, rng = recipe.kinds[0], np.random.default_rng(0)
+    keys = [recipe.pictures.draw(kind, rng, fresh=True) for _ in range(2)]
+
+    def error(bridged: bool) -> float:
+        noise = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            return float(recipe.error(kind, keys, torch.tensor([0.3, 0.7]), noise, [False, False], bridged))
+
+    without, begun = error(False), error(True)  # pairs of B = 0, and nothing trained, are the control
+    pairs = lora.load(bridge_file(recipe.backbone, ""), dtype=torch.float32)
+    for name, a, b in zip(recipe.module.names, recipe.module.a, recipe.module.b):  # type: ignore[union-attr, arg-type]
+        a.data, b.data = pairs[name].a, pairs[name].b
+    assert error(True) < min(without, begun) / 2
+
+
 # -- what it is trained on
 
 
