@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bench.pipeline.plan import make_plan as make_plan
     from bench.pipeline.run import run as run
     from bench.pipeline.score import score as score
+    from bench.pipeline.train import train as train
     from bench.prompts.sets import load_prompts as load_prompts
     from bench.registry import extractor as extractor
     from bench.registry import method as method
@@ -65,6 +66,7 @@ PUBLIC = {  # module: its public names
     "bench.pipeline.plan": "make_plan",
     "bench.pipeline.generate": "generate",
     "bench.pipeline.score": "score",
+    "bench.pipeline.train": "train",
     "bench.pipeline.run": "run",
     "bench.pipeline.adopt": "adopt propose",
     "bench.pipeline.forecast": "forecast",

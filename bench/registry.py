@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ class Method:
     presets: Mapping[str, Mapping[str, Any]]
     params: Mapping[str, Param] = field(default_factory=dict)
     requires: Callable[..., Mapping[str, Any]] | None = None
+    trainer: str = ""
 
     @property
     def summary(self) -> str:
@@ -149,6 +151,7 @@ def method(
     optimises: tuple[str, ...] = (),
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     requires: Callable[..., Mapping[str, Any]] | None = None,
+    trainer: str = "",
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare a sampling method.
 
@@ -169,18 +172,54 @@ def method(
             digests by name, which recipes hold in the place of knobs of that name (a file's content, not its path), and
             raises ``UsageError`` on what cannot work, ``PrerequisiteError`` on files that are not here. ``outline()``
             is the backbone on the meta device, built from its configs.
+        trainer: for a method with weights of its own, ``"module:name"`` of the :func:`trainer` that makes them.
     """
     if family not in FAMILIES:
         raise UsageError(f"method {name!r}: unknown family {family!r}; {near(family, FAMILIES)}")
 
     def wrap(fn: Callable[..., Any]) -> Method:
         knobs = _params(fn, FAMILIES[family])
-        made = Method(name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs, requires)
+        made = Method(
+            name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs, requires, trainer
+        )
         for preset in made.presets:
             made.resolve({}, preset)
         return made
 
     return wrap
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How the weights of a method are trained: a plain function whose keyword-only arguments are its settings."""
+
+    name: str
+    fn: Callable[..., Any]
+    params: Mapping[str, Param]
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings with their values. Raises ``UsageError``."""
+        return _resolve(self.name, self.params, given)
+
+
+def trainer_of(method: str) -> Trainer:
+    """The training of a method. Raises ``UsageError``: an unknown method, or one without a training."""
+    chosen = find("methods", method)
+    if not chosen.trainer:
+        able = [name for name in names("methods") if find("methods", name).trainer]
+        raise UsageError(f"method {method} has no weights of its own to train; these have: {', '.join(able)}")
+    module, _, name = chosen.trainer.partition(":")
+    found: Trainer = getattr(import_module(module), name)
+    return found
+
+
+def trainer(fn: Callable[..., Any]) -> Trainer:
+    """Declare a training: ``fn(backbone, data, *, knobs)`` checks all that it is given and loads nothing.
+
+    ``backbone`` is a :class:`methods.backbones.factory.Choice`, ``data`` a :class:`methods.training.pictures.Pictures`.
+    It returns what makes the recipe for :func:`methods.training.loop.train`.
+    """
+    return Trainer(f"{fn.__name__} training", fn, _params(fn, ("backbone", "data")))
 
 
 # What a set metric gets before its knobs: rows of features or of class logits of the pictures, then those of its

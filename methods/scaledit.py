@@ -21,8 +21,9 @@ C. Every further step is one call on [text | high | low] tokens (:mod:`methods.s
 D. Decode.
 
 The weights of the bridge are the file or folder that ``bridge`` names: the released ones (343 layers of FLUX.1-dev; see
-README.md of that repository for the download) or trained ones. ``bridge=none`` leaves bridge and small picture's
-tokens out. With ``start=noise``, ``attention=dense`` and ``shift=none`` besides, this is ``direct``.
+README.md of that repository for the download) or trained ones (:mod:`methods.training.bridge`). ``bridge=none`` leaves
+bridge and small picture's tokens out. With ``start=noise``, ``attention=dense`` and ``shift=none`` besides, this is
+``direct``.
 
 Presets: ``official``; ``legacy`` takes the windows around by number in raster order, as the release does: at the edges
 that leaks in what stands at the far side; ``hilbert``, the order that the paper's text names; ``flow``.
@@ -71,7 +72,8 @@ CHOICES = {
 RANK = 16  # of the released adapter
 OFFICIAL = "scale-dit-flux.1-dev.safetensors"
 MISSING = (
-    "scale-dit needs the weights of its bridge. Train them:\n  scrollbench train scale-dit --data FOLDER --out DIR\n"
+    "scale-dit needs the weights of its bridge. Train them:\n"
+    "  scrollbench train scale-dit --backbone {} --data {} --out DIR\n"
     "and name them: --set scale-dit.bridge=DIR. For FLUX.1-dev the official pytorch_lora_weights.safetensors (343 "
     "layers, rank 16) does, to which README.md of github.com/PeterYYZhang/Scale-DiT links: name it, or put it into "
     f"torch's hub/checkpoints as {OFFICIAL}. bridge=none samples without"
@@ -153,8 +155,9 @@ def bridge_file(backbone: Any, bridge: str) -> Any:
     """
     if bridge == "none":
         return None
-    usual = WORLD.with_name("world-bridge") if backbone.name.startswith("world-flux") else checkpoints() / OFFICIAL
-    path = lora.find(bridge or str(usual), MISSING)
+    world = backbone.name.startswith("world-flux")
+    usual = WORLD.with_name("world-bridge") if world else checkpoints() / OFFICIAL
+    path = lora.find(bridge or str(usual), MISSING.format(backbone.name, "world" if world else "FOLDER"))
     shapes = lora.layers(backbone.transformer, ADAPTED)
     lora.check(path, shapes, lora.layers(backbone.transformer, NORMS), backbone.name)
     return path
@@ -236,6 +239,7 @@ def schedule(backbone: Any, steps: int, size: tuple[int, int], shift: float | No
         "flow": {"flow": "cosine"},
     },
     requires=requires,
+    trainer="methods.training.bridge:bridge",
 )
 def scale_dit(
     backbone: LatentBackbone,

@@ -191,6 +191,7 @@ def _method_details(name: str) -> Entry:
         "optimises": list(m.optimises),
         "knobs": _knobs(m.params),
         "presets": {k: dict(v) for k, v in m.presets.items()},
+        "training": _knobs(registry.trainer_of(name).params) if m.trainer else {},
         "text": inspect.getdoc(m.fn) or "",
     }
 

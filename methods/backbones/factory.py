@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -106,3 +107,23 @@ class Factory:
             if value is inspect.Parameter.empty:
                 raise UsageError(f"backbone {self.name!r} needs the option {key!r}, e.g. {key}=...")
         return given
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backbone with its options, to be loaded when it is needed."""
+
+    factory: Factory
+    options: Mapping[str, Any]
+
+    def load(self) -> Any:
+        """The network."""
+        return self.factory(**self.options)
+
+    def outline(self) -> Any:
+        """The network on the meta device, from its configs; see :meth:`Factory.outline`."""
+        return self.factory.outline(**self.options)
+
+    def describe(self) -> BackboneInfo:
+        """Name, family and weights digest; nothing is loaded."""
+        return self.factory.describe(**self.options)

@@ -89,7 +89,7 @@ def save(adapter: Adapter, path: Path) -> None:
         raise ValueError(f"one rank and one factor for all pairs, got {sorted(alphas)}")
     rank, alpha = alphas.pop()
     told = json.dumps({"transformer.r": rank, "transformer.lora_alpha": alpha})
-    save_file(tensors, path, metadata={"format": "pt", "lora_adapter_metadata": told})
+    save_file(tensors, path, metadata={"lora_adapter_metadata": told})  # one entry: several come in a random order
 
 
 # -- files

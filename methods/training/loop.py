@@ -18,7 +18,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-CHECKPOINT_EVERY = 250
+from bench.errors import UsageError
+
+CHECKPOINT_EVERY = 250  # steps
+CHECKPOINT_SECONDS = 600.0  # or so much time, where steps are long
 
 
 class Recipe(Protocol):
@@ -32,8 +35,12 @@ class Recipe(Protocol):
     lr: float
     module: nn.Module
 
-    # A recipe may also choose ``optimisers() -> list[torch.optim.Optimizer]``, each at the rate it begins with;
-    # without it, :func:`adamw` at ``lr`` takes all that trains.
+    # What a recipe may also choose, and what happens where it does not:
+    #   optimisers() -> list[torch.optim.Optimizer], each at the rate it begins with: adamw() at ``lr`` takes all;
+    #   rate(step, steps) -> float, times those rates: warm_and_falling();
+    #   accumulate: int, losses that are averaged in a step: 1;   clip: float, most a step's gradient measures: 1;
+    #   averaged: bool, whether what is saved is a moving average of the steps' weights: True;
+    #   settings: dict of plain values that decide the result, for the card; a checkpoint of others is refused: {}.
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         """Scalar loss of one seeded batch."""
@@ -46,6 +53,12 @@ class Recipe(Protocol):
     def evaluate(self) -> dict[str, float]:
         """Held-out figures for the card."""
         ...
+
+
+def warm_and_falling(step: int, steps: int) -> float:
+    """100 steps up, level, and from six tenths of the way on down to 2 %."""
+    fraction = step / steps
+    return min(1.0, (step + 1) / 100) * (1.0 if fraction < 0.6 else 0.02 + 0.98 * (1 - fraction) / 0.4)
 
 
 def adamw(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
@@ -141,6 +154,10 @@ def train(
 
     Returns:
         the card, as written.
+
+    Raises:
+        UsageError: the work folder holds a training of this name with other settings.
+        FloatingPointError: a loss that is no number.
     """
     torch.manual_seed(seed)
     recipe = make(bank, work, out)
@@ -149,11 +166,15 @@ def train(
     choose = getattr(recipe, "optimisers", None)
     optimisers = choose() if choose else [adamw(parameters, recipe.lr)]
     rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    ema = {k: v.detach().clone() for k, v in recipe.module.state_dict().items()}
+    rate, clip = getattr(recipe, "rate", warm_and_falling), getattr(recipe, "clip", 1.0)
+    parts, settings = getattr(recipe, "accumulate", 1), dict(getattr(recipe, "settings", {}))
+    averaged = getattr(recipe, "averaged", True)
+    ema = {k: v.detach().clone() for k, v in recipe.module.state_dict().items()} if averaged else {}
     state = State()
     checkpoint = work / name / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
+        _check_settings(saved.get("settings", {}), settings, checkpoint)
         recipe.module.load_state_dict(saved["module"])
         for optimiser, kept in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
@@ -163,40 +184,46 @@ def train(
         state.budgets.append(total)
     key = sum(ord(c) << (8 * (i % 4)) for i, c in enumerate(name))
     recipe.module.train()
+    kept_at = time.monotonic()
     while state.step < total:
         began = time.monotonic()
         rng = np.random.default_rng([seed, key, state.step])
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        fraction = state.step / total
-        warmth, decay = min(1.0, (state.step + 1) / 100), 1.0 if fraction < 0.6 else 0.02 + 0.98 * (1 - fraction) / 0.4
+        factor = rate(state.step, total)
         for optimiser, begun in zip(optimisers, rates):
-            for group, rate in zip(optimiser.param_groups, begun):
-                group["lr"] = rate * warmth * decay
+            for group, first in zip(optimiser.param_groups, begun):
+                group["lr"] = first * factor
             optimiser.zero_grad(set_to_none=True)
-        loss = recipe.loss(rng, noise)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        loss = 0.0
+        for _ in range(parts):
+            part = recipe.loss(rng, noise) / parts
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+        nn.utils.clip_grad_norm_(parameters, clip)
         for optimiser in optimisers:
             optimiser.step()
         memory = min(0.999, (1 + state.step) / (10 + state.step))
         with torch.no_grad():
-            for k, v in recipe.module.state_dict().items():
+            for k, v in recipe.module.state_dict().items() if averaged else ():
                 if v.is_floating_point():
                     ema[k].lerp_(v, 1 - memory)
                 else:
                     ema[k].copy_(v)
         state.step += 1
-        state.losses.append(float(loss.detach()))
+        state.losses.append(loss)
         state.seconds += time.monotonic() - began
         if not np.isfinite(state.losses[-1]):
             raise FloatingPointError(
                 f"{name}: loss is {state.losses[-1]} at step {state.step}; nothing was overwritten"
             )
         report(Step(state.step, total, float(np.mean(state.losses[-50:])), state.seconds))
-        if state.step % CHECKPOINT_EVERY == 0 or state.step == total:
-            _save_checkpoint(checkpoint, recipe.module, optimisers, ema, state)
+        late = time.monotonic() - kept_at > CHECKPOINT_SECONDS  # when it is written changes nothing of what is learnt
+        if state.step % CHECKPOINT_EVERY == 0 or state.step == total or late:
+            _save_checkpoint(checkpoint, recipe.module, optimisers, ema, state, settings)
+            kept_at = time.monotonic()
 
-    recipe.module.load_state_dict(ema)
+    if averaged:
+        recipe.module.load_state_dict(ema)
     recipe.module.eval()
     out.mkdir(parents=True, exist_ok=True)
     recipe.save(out)
@@ -206,6 +233,7 @@ def train(
         "steps": state.step,
         **({"budgets": state.budgets} if len(state.budgets) > 1 else {}),
         "batch": recipe.batch,
+        **({"settings": settings} if settings else {}),
         "seed": seed,
         "seconds": round(state.seconds),
         "threads": torch.get_num_threads(),
@@ -218,8 +246,20 @@ def train(
     return card
 
 
+def _check_settings(begun: dict[str, Any], wanted: dict[str, Any], checkpoint: Path) -> None:
+    changed = sorted(k for k in {*begun, *wanted} if begun.get(k) != wanted.get(k))
+    if changed:
+        told = "; ".join(f"{k} was {begun.get(k)!r}, now {wanted.get(k)!r}" for k in changed)
+        raise UsageError(f"{checkpoint} was begun with other settings ({told}): choose another --work, or those again")
+
+
 def _save_checkpoint(
-    path: Path, module: nn.Module, optimisers: list[torch.optim.Optimizer], ema: dict[str, Tensor], state: State
+    path: Path,
+    module: nn.Module,
+    optimisers: list[torch.optim.Optimizer],
+    ema: dict[str, Tensor],
+    state: State,
+    settings: dict[str, Any],
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_suffix(".tmp")
@@ -227,7 +267,7 @@ def _save_checkpoint(
         {
             "module": module.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "ema": ema,
             "step": state.step, "seconds": state.seconds, "losses": state.losses,
-            "budgets": state.budgets,
+            "budgets": state.budgets, "settings": settings,
         },
         temp,
     )  # fmt: skip

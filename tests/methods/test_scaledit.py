@@ -318,7 +318,7 @@ def test_without_weights_the_plan_says_how_to_get_them_and_nothing_is_loaded(
     monkeypatch.setattr("methods.backbones.flux.load_low", lambda *a: pytest.fail("loaded"))
     plan = make_plan(suite(tmp_path, folder), Store(tmp_path / "store"))
     (blocked,) = plan.blocked
-    assert "scrollbench train scale-dit --data FOLDER --out DIR" in blocked.reason
+    assert "scrollbench train scale-dit --backbone flux-dev --data FOLDER --out DIR" in blocked.reason
     assert "343 layers, rank 16" in blocked.reason
     with pytest.raises(PrerequisiteError, match="scrollbench train scale-dit") as caught:
         generate(plan, Store(tmp_path / "store"))

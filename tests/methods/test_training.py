@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UsageError
 from bench.world.recipes.bank import Bank, load_bank
 from methods.training.loop import Muon, Step, muon_and_adamw, save_half, train
+from methods.training.prodigy import Prodigy
 
 
 class Mean:
@@ -95,6 +97,79 @@ def test_a_resumed_training_that_forgets_muons_momentum_ends_elsewhere(
     monkeypatch.setattr(Muon, "load_state_dict", lambda self, state: None)
     train(Squared, "mean", tmp_path / "b", tmp_path / "resumed", bank=bank)
     assert weights(tmp_path / "resumed") != weights(tmp_path / "whole")
+
+
+def test_what_a_recipe_chooses_is_done_and_what_it_does_not_is_as_ever(tmp_path: Path, bank: Bank) -> None:
+    """One step of SGD from zero shows the gradient; half of two equal losses is one of them."""
+
+    class Chooses(Mean):
+        data, steps = "nothing", 1
+        seen: ClassVar[list[tuple[int, int]]] = []
+
+        def __init__(self, bank: Bank, work: Path, out: Path) -> None:
+            super().__init__(bank, work, out)
+            nn.init.zeros_(self.module.weight)
+            nn.init.zeros_(self.module.bias)
+
+        def optimisers(self) -> list[torch.optim.Optimizer]:
+            return [torch.optim.SGD(self.module.parameters(), lr=1.0)]
+
+        def rate(self, step: int, steps: int) -> float:
+            self.seen.append((step, steps))
+            return 0.5
+
+        def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+            return 30 * self.module.bias.sum()
+
+        def evaluate(self) -> dict[str, float]:
+            return {"moved": float(self.module.bias.detach()[0])}
+
+    def moved(name: str, **choices: Any) -> float:
+        chosen = type("Chosen", (Chooses,), choices)
+        card = train(chosen, name, tmp_path / name, tmp_path / f"out-{name}", bank=bank)
+        return float(card["held_out"]["moved"])
+
+    cut = -0.5 * 3**-0.5  # a gradient of (30, 30, 30) cut to length 1, at rate 0.5
+    assert moved("plain", averaged=False) == pytest.approx(cut, abs=1e-4)
+    assert moved("twice", averaged=False, accumulate=2) == pytest.approx(cut, abs=1e-4)
+    assert moved("loose", averaged=False, accumulate=2, clip=1e3) == pytest.approx(-15.0, abs=1e-4)
+    assert moved("average") == pytest.approx(0.9 * cut, abs=1e-4)  # of the start with weight 0.1
+    assert set(Chooses.seen) == {(0, 1)}
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, bank: Bank) -> None:
+    class Set(Mean):
+        settings: ClassVar[dict[str, Any]] = {"rank": 4}
+
+    card = train(Set, "mean", tmp_path, tmp_path / "out", bank=bank, steps=1)
+    assert card["settings"] == {"rank": 4}
+    Set.settings = {"rank": 8, "lr": 0.1}
+    with pytest.raises(UsageError, match=r"other settings \(lr was None, now 0.1; rank was 4, now 8\): choose another"):
+        train(Set, "mean", tmp_path, tmp_path / "out", bank=bank, steps=2)
+
+
+def test_prodigys_steps_are_the_authors_and_its_d_grows() -> None:
+    """A weighted square distance in float64, against prodigyopt 1.1.2 with bias correction and safeguarded warm-up.
+
+    While d is 1e-6, x - x_0 is known to 1e-10 of itself, and so is d.
+    """
+    moved = [nn.Parameter(torch.zeros(3, 2).double()), nn.Parameter(torch.ones(4).double())]
+    optimiser, found = Prodigy(moved), {}
+    for k in range(60):
+        for i, p in enumerate(moved):
+            goal = torch.arange(1.0, p.numel() + 1).double().view(p.shape) / 4 * (-1) ** i
+            p.grad = torch.linspace(0.5, 2, p.numel()).double().view(p.shape) * (p.detach() - goal)
+        optimiser.param_groups[0]["lr"] = min(1, (k + 1) / 10)
+        optimiser.step()
+        found[k + 1] = optimiser.param_groups[0]["d"]
+    expected = {10: 1e-06, 30: 2.5086429950853354e-06, 60: 0.000660016373577802}
+    assert {k: found[k] for k in expected} == pytest.approx(expected, rel=1e-9, abs=0)
+    ends = [
+        0.004628729704, 0.004627371422, 0.004626919158, 0.004626693076, 0.004626557434, 0.004626467007, 0.995366768352,
+        0.995366858087, 0.995366922564, 0.995366971,
+    ]  # fmt: skip
+    assert torch.cat([p.detach().flatten() for p in moved]).tolist() == pytest.approx(ends, abs=2e-12)
+    assert found[30] != pytest.approx(expected[60], rel=0.5)  # the control
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (48, 16), (16, 48)])
