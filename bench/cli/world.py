@@ -96,10 +96,8 @@ def gates(
     json: Json = False,
 ) -> None:
     """Ask the base model for squares and count: exactly one thing where one is asked for, none in an empty sky."""
-    factory = bench.registry.find("backbones", backbone)
-    if factory.family == "tokens":
-        raise UsageError(f"{backbone} works on tokens; the gates ask a latent or a video backbone, such as world-flux")
-    console.records(bench.world.obedience.obedience(factory(), n, seed), json)
+    asked = bench.registry.find("backbones", backbone)()
+    console.records(bench.world.obedience.obedience(asked, n, seed), json)
 
 
 @world_app.verb("scrollbench world validate --n 8 --defect blur")
