@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.errors import PrerequisiteError
 from bench.noise import Noise
+from bench.registry import find
 from bench.store.pictures import levels
 from bench.types import Canvas, Prompt
 from bench.world.obedience import obedience, round_trip, token_squares
@@ -18,6 +20,7 @@ from bench.world.recipes import flux, llamagen, llamagen_vq, wan, wan_vae
 from bench.world.recipes.bank import Bank, load_bank
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import to_tensor
+from methods.backbones import identity
 from methods.backbones.flux import flux_dev
 from methods.backbones.llamagen import backbone as tokens
 from methods.backbones.wan import wan_small
@@ -158,22 +161,32 @@ def test_a_drifting_camera_keeps_the_unique_thing_in_sight(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def world_llamagen(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llamagen")
+    folder = tmp_path_factory.mktemp("weights")
     for recipe in (llamagen_vq.VqRecipe, llamagen.LlamaGenRecipe):
-        train(recipe, recipe.name, folder / "work", folder / "out", steps=2, bank=bank)
-    return folder
+        train(recipe, recipe.name, folder / "work", folder / "world-llamagen", steps=2, bank=bank)
+    return folder / "world-llamagen"
 
 
-def test_both_llamagen_recipes_write_one_folder_that_the_loader_of_llamagen_takes(world_llamagen: Path) -> None:
-    backbone = tokens.llamagen(model=str(world_llamagen / "out"))
+def test_both_llamagen_recipes_write_one_folder_that_the_loader_of_llamagen_takes(
+    world_llamagen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tokens.llamagen(model=str(world_llamagen))
     assert (backbone.side, backbone.factor, backbone.codes) == (8, 4, 2048)
     assert backbone.condition("a photo of the sea").embeds.shape == (2, 32, 96)
-    assert {p.name for p in world_llamagen.glob("out/*card.json")} == {"card.json"}
-    assert (world_llamagen / "out" / "vq" / "card.json").is_file()
+    assert (world_llamagen / "card.json").is_file()
+    assert (world_llamagen / "vq" / "card.json").is_file()
+    monkeypatch.setattr(identity, "WORLD", world_llamagen.with_name("world-sd"))
+    shipped = find("backbones", "world-llamagen")
+    assert (shipped().name, shipped().weights) == ("world-llamagen", backbone.weights)
+    there = shipped.skeleton()  # shapes of the folder's own configs
+    assert (there.device.type, there.side, there.gpt.output.weight.shape) == ("meta", 8, (2048, 160))
+    monkeypatch.setattr(identity, "WORLD", world_llamagen / "world-sd")
+    with pytest.raises(PrerequisiteError, match="scrollbench world train world-llamagen"):
+        shipped.describe()
 
 
 def test_one_pass_of_the_recipe_gives_the_logits_of_the_walk(world_llamagen: Path, bank: Bank) -> None:
-    recipe = llamagen.LlamaGenRecipe(bank, world_llamagen / "work", world_llamagen / "out")
+    recipe = llamagen.LlamaGenRecipe(bank, world_llamagen.with_name("work"), world_llamagen)
     generator = torch.Generator().manual_seed(1)
     for p in recipe.module.parameters():  # it begins without an opinion
         p.data += 0.1 * torch.randn(p.shape, generator=generator)
@@ -228,7 +241,7 @@ def test_codes_without_use_move_to_what_the_encoder_answers_and_the_others_stay(
 
 
 def test_a_token_backbone_is_asked_for_squares_as_its_plain_method_draws_them(world_llamagen: Path, bank: Bank) -> None:
-    backbone = tokens.llamagen(model=str(world_llamagen / "out"))
+    backbone = tokens.llamagen(model=str(world_llamagen))
     (square,) = token_squares(backbone, ["the sea, one sun"], seed=3, guidance=2.0)
     noise = Noise(3, "0:the sea, one sun")
     plain = direct_tokens.fn(backbone, Prompt("sea", "the sea, one sun"), Canvas(32, 32), noise, guidance=2.0)

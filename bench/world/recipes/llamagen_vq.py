@@ -50,7 +50,12 @@ class VqRecipe:
         self.module = blank_vq()
         with torch.no_grad():
             self.module.quantize.embedding.weight.normal_()
-            self.module.quantize.codebook_used.fill_(-1)
+            self.used.fill_(-1)
+
+    @property
+    def used(self) -> Tensor:
+        """The latest tokens, oldest first; -1 where there were none yet."""
+        return self.module.quantize.get_buffer("codebook_used")
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         if rng.random() < 0.125:
@@ -69,11 +74,11 @@ class VqRecipe:
     @torch.no_grad()
     def count(self, z: Tensor, tokens: Tensor, noise: torch.Generator, revive: bool) -> None:
         """Note what is used; move unused codes to random answers (n, dim, h, w) of the encoder."""
-        used, new = self.module.quantize.codebook_used, tokens.flatten().to(torch.float32)
-        used.copy_(torch.cat([used[len(new) :], new]))
+        new = tokens.flatten().to(self.used.dtype)
+        self.used.copy_(torch.cat([self.used[len(new) :], new]))
         if revive:
             dead = torch.ones(CONFIG["codebook_size"], dtype=torch.bool)
-            dead[used[used >= 0].long()] = False
+            dead[self.used[self.used >= 0].long()] = False
             answers = z.movedim(1, -1).flatten(0, -2)
             picks = torch.randint(len(answers), (int(dead.sum()),), generator=noise)
             self.module.quantize.embedding.weight[dead] = answers[picks]
@@ -100,7 +105,7 @@ class VqRecipe:
         return float(torch.cat(values).mean())
 
     def save(self, folder: Path) -> None:
-        self.module.quantize.codebook_used.zero_()  # of the training only
+        self.used.zero_()  # of the training only
         write(self.module, "LlamaGenVQ", CONFIG, folder / "vq")
 
 
