@@ -90,7 +90,7 @@ def world_verify(
 
 @world_app.verb("scrollbench world gates --backbone world-flux --n 100")
 def gates(
-    backbone: Annotated[str, typer.Option("--backbone", help="world-sd or world-flux.")] = "world-sd",
+    backbone: Annotated[str, typer.Option("--backbone", help="world-sd, world-flux or world-llamagen.")] = "world-sd",
     n: Annotated[int, typer.Option("--n", min=1, help="Squares to make.")] = 400,
     seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Which captions and noise.")] = 0,
     json: Json = False,
