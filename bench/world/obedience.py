@@ -14,17 +14,20 @@ import numpy as np
 
 from bench.noise import Noise
 from bench.store.pictures import levels
+from bench.types import Canvas, Prompt
 from bench.world.detectors import detect
 from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 from methods.backbones import Conditioning
 from methods.direct import direct_latents
+from methods.direct_tokens import direct_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from methods.backbones import LatentBackbone, VideoBackbone
+    from methods.backbones import LatentBackbone, TokensBackbone, VideoBackbone
 
 STEPS, GUIDANCE = 20, 2.5
+TOKEN_GUIDANCE = 3.0  # tokens one by one; temperature 1 and top-k 1000 as LlamaGen's
 
 
 def squares(
@@ -64,7 +67,20 @@ def squares(
                 yield levels(rgb.permute(1, 2, 0))
 
 
-def obedience(backbone: LatentBackbone | VideoBackbone, n: int = 400, seed: int = 0) -> list[dict[str, Any]]:
+def token_squares(
+    backbone: TokensBackbone, texts: list[str], seed: int = 0, guidance: float = TOKEN_GUIDANCE
+) -> Iterator[np.ndarray]:
+    """Native squares of a backbone that writes tokens: uint8 (h, w, 3), one a text, drawn as :func:`squares` draws."""
+    side = backbone.side * backbone.factor
+    for i, text in enumerate(texts):
+        noise = Noise(seed, f"{i}:{text}")
+        picture = direct_tokens.fn(backbone, Prompt(str(i), text), Canvas(side, side), noise, guidance=guidance)
+        yield levels(picture.permute(1, 2, 0))
+
+
+def obedience(
+    backbone: LatentBackbone | VideoBackbone | TokensBackbone, n: int = 400, seed: int = 0
+) -> list[dict[str, Any]]:
     """How often n squares of fresh captions show what was asked, one row a detector and kind of caption.
 
     Rows: ``{"asked", "detector", "n", "exactly_one", "any"}``; ``any`` is the share with one thing or more. For
@@ -73,7 +89,8 @@ def obedience(backbone: LatentBackbone | VideoBackbone, n: int = 400, seed: int 
     rng = np.random.default_rng([2**43, seed])
     scenes = [sample_scene(rng) for _ in range(n)]
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for scene, rgb in zip(scenes, squares(backbone, [caption(s) for s in scenes], seed)):
+    draw: Callable[..., Iterator[np.ndarray]] = token_squares if backbone.family == "tokens" else squares
+    for scene, rgb in zip(scenes, draw(backbone, [caption(s) for s in scenes], seed)):
         for detector in ("colour", "net"):
             found[scene.unique or "empty sky", detector].append(count(rgb, scene, detector))
     rows = []
@@ -102,14 +119,17 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def round_trip(backbone: LatentBackbone) -> Callable[[np.ndarray], np.ndarray]:
+def round_trip(backbone: LatentBackbone | TokensBackbone) -> Callable[[np.ndarray], np.ndarray]:
     """A picture through the backbone's autoencoder and back: what generated pictures lose at best."""
     import torch
 
     def through(rgb: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
+        x = torch.from_numpy(np.array(rgb)).permute(2, 0, 1) / 255
         with torch.no_grad():
-            back = backbone.decode(backbone.encode(x))[0]
+            if backbone.family == "tokens":
+                back = backbone.decode(backbone.encode(x))
+            else:
+                back = backbone.decode(backbone.encode(x[None]))[0]
         return levels(back.permute(1, 2, 0))
 
     return through

@@ -10,13 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from bench.world.obedience import obedience
-from bench.world.recipes import flux, wan, wan_vae
+from bench.errors import PrerequisiteError
+from bench.noise import Noise
+from bench.registry import find
+from bench.store.pictures import levels
+from bench.types import Canvas, Prompt
+from bench.world.obedience import obedience, round_trip, token_squares
+from bench.world.recipes import flux, llamagen, llamagen_vq, wan, wan_vae
 from bench.world.recipes.bank import Bank, load_bank
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import to_tensor
+from methods.backbones import identity
 from methods.backbones.flux import flux_dev
+from methods.backbones.llamagen import backbone as tokens
 from methods.backbones.wan import wan_small
+from methods.direct_tokens import direct_tokens, raster
 from methods.training.loop import train
 from tests.support.close import products, rounding
 
@@ -30,11 +38,16 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 def few_squares() -> Iterator[None]:
     """Gates ask for hundreds of squares; their card's numbers mean nothing after two steps."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (flux, wan):
+        for module in (flux, wan, llamagen):
             patch.setattr(module, "obedience", lambda backbone: obedience(backbone, n=6))
-        for recipe in (flux.TeacherRecipe, flux.FluxRecipe, wan.WanRecipe, wan_vae.WanVaeRecipe):
+        for recipe in (
+            flux.TeacherRecipe, flux.FluxRecipe, wan.WanRecipe, wan_vae.WanVaeRecipe, llamagen_vq.VqRecipe,
+            llamagen.LlamaGenRecipe,
+        ):  # fmt: skip
             patch.setattr(recipe, "batch", 8)
-        patch.setattr(wan_vae, "HELD_OUT", 10)
+        for module in (wan_vae, llamagen_vq):
+            patch.setattr(module, "HELD_OUT", 10)
+        patch.setitem(llamagen.CONFIG, "n_layer", 2)
         yield
 
 
@@ -144,3 +157,97 @@ def test_a_drifting_camera_keeps_the_unique_thing_in_sight(tmp_path: Path) -> No
             if thing.kind == scene.unique:
                 assert 14 <= thing.x <= 26  # 6 px from either edge, wherever a 32 px frame stands
     assert seeds != list(range(12))  # some were refused
+
+
+@pytest.fixture(scope="module")
+def world_llamagen(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    for recipe in (llamagen_vq.VqRecipe, llamagen.LlamaGenRecipe):
+        train(recipe, recipe.name, folder / "work", folder / "world-llamagen", steps=2, bank=bank)
+    return folder / "world-llamagen"
+
+
+def test_both_llamagen_recipes_write_one_folder_that_the_loader_of_llamagen_takes(
+    world_llamagen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tokens.llamagen(model=str(world_llamagen))
+    assert (backbone.side, backbone.factor, backbone.codes) == (8, 4, 2048)
+    assert backbone.condition("a photo of the sea").embeds.shape == (2, 32, 96)
+    assert (world_llamagen / "card.json").is_file()
+    assert (world_llamagen / "vq" / "card.json").is_file()
+    monkeypatch.setattr(identity, "WORLD", world_llamagen.with_name("world-sd"))
+    shipped = find("backbones", "world-llamagen")
+    assert (shipped().name, shipped().weights) == ("world-llamagen", backbone.weights)
+    there = shipped.skeleton()  # shapes of the folder's own configs
+    assert (there.device.type, there.side, there.gpt.output.weight.shape) == ("meta", 8, (2048, 160))
+    monkeypatch.setattr(identity, "WORLD", world_llamagen / "world-sd")
+    with pytest.raises(PrerequisiteError, match="scrollbench world train world-llamagen"):
+        shipped.describe()
+
+
+def test_one_pass_of_the_recipe_gives_the_logits_of_the_walk(world_llamagen: Path, bank: Bank) -> None:
+    recipe = llamagen.LlamaGenRecipe(bank, world_llamagen.with_name("work"), world_llamagen)
+    generator = torch.Generator().manual_seed(1)
+    for p in recipe.module.parameters():  # it begins without an opinion
+        p.data += 0.1 * torch.randn(p.shape, generator=generator)
+    texts = ["a photo of the sea, one sun", "an ink painting of snowy hills at dusk, cloudy sky, one moon, two tents"]
+    drawn = torch.from_numpy(recipe.tokens[:2].astype(np.int64))
+    backbone = tokens.LlamaGen("world-llamagen", "", recipe.parts())
+    with torch.no_grad():
+        features, shown = recipe.read(texts)
+        empty = backbone.gpt.cls_embedding.uncond_embedding[-features.shape[1] :].expand_as(features)
+        for scale, seen in (1.0, features), (0.0, empty):  # the text alone, the empty prompt alone
+            passed = recipe.logits(seen, shown, drawn)
+            close = rounding(max(1.0, float(passed.abs().max())), products(backbone.gpt))
+            other = recipe.logits(seen.flip(0), shown.flip(0), drawn)
+            for row, text in enumerate(texts):
+                walked: list[torch.Tensor] = []
+
+                def told(logits: torch.Tensor, i: int, row: int = row, walked: list[torch.Tensor] = walked) -> int:
+                    walked.append(logits)
+                    return int(drawn[row, i])
+
+                raster(backbone.walk((8, 8), scale), backbone.condition(text), 64, told)
+                torch.testing.assert_close(torch.stack(walked), passed[row], atol=close, rtol=0)
+                assert float((other[row] - passed[row]).abs().max()) > 10 * close  # the control: the other text
+
+
+def test_tokens_and_pictures_of_a_batch_are_those_of_the_tokenizer(bank: Bank) -> None:
+    torch.manual_seed(0)
+    vq = llamagen_vq.VqRecipe(bank, Path(), Path()).module
+    x = to_tensor(bank.squares[:4])
+    with torch.no_grad():
+        codes = llamagen_vq.encode(vq, x)[1]
+        assert torch.equal(codes, torch.stack([vq.encode((one + 1) / 2) for one in x]))
+        assert len(codes.unique()) > 1
+        pictures = (llamagen_vq.decode(vq, codes).clamp(-1, 1) + 1) / 2
+        close = rounding(max(1.0, float(pictures.abs().max())), products(vq.decoder))
+        torch.testing.assert_close(pictures, torch.stack([vq.decode(one) for one in codes]), atol=close, rtol=0)
+
+
+def test_codes_without_use_move_to_what_the_encoder_answers_and_the_others_stay(bank: Bank) -> None:
+    recipe = llamagen_vq.VqRecipe(bank, Path(), Path())
+    with torch.no_grad():
+        answers, codes = llamagen_vq.encode(recipe.module, to_tensor(bank.squares[:4]))
+    before = recipe.module.quantize.embedding.weight.detach().clone()
+    for revive in False, True:
+        recipe.count(answers, codes, torch.Generator().manual_seed(0), revive=revive)
+        moved = (recipe.module.quantize.embedding.weight != before).any(1)
+        used = torch.zeros(len(before), dtype=torch.bool)
+        used[codes.unique()] = True
+        assert torch.equal(moved, ~used if revive else torch.zeros_like(used))
+    here = recipe.module.quantize.embedding.weight.detach()[moved]
+    assert float(torch.cdist(here, answers.movedim(1, -1).flatten(0, -2)).amin(1).max()) < 1e-3
+
+
+def test_a_token_backbone_is_asked_for_squares_as_its_plain_method_draws_them(world_llamagen: Path, bank: Bank) -> None:
+    backbone = tokens.llamagen(model=str(world_llamagen))
+    (square,) = token_squares(backbone, ["the sea, one sun"], seed=3, guidance=2.0)
+    noise = Noise(3, "0:the sea, one sun")
+    plain = direct_tokens.fn(backbone, Prompt("sea", "the sea, one sun"), Canvas(32, 32), noise, guidance=2.0)
+    assert np.array_equal(square, levels(plain.permute(1, 2, 0)))
+    (other,) = token_squares(backbone, ["the sea, one sun"], seed=4, guidance=2.0)
+    assert not np.array_equal(square, other)
+    x = torch.from_numpy(bank.squares[0].copy()).permute(2, 0, 1) / 255
+    back = levels(backbone.decode(backbone.encode(x)).permute(1, 2, 0))
+    assert np.array_equal(round_trip(backbone)(bank.squares[0]), back)

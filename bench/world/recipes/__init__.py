@@ -2,7 +2,8 @@
 
 Order matters for a full retraining: ``world-vae`` before ``world-sd``, which works on its latents;
 then ``world-flux-teacher``, which takes its decoder and a text encoder from world-sd, before ``world-flux``;
-and ``world-wan-vae`` before ``world-wan``.
+``world-wan-vae`` before ``world-wan``; and ``world-llamagen-vq`` before ``world-llamagen``, which begins with a text
+encoder from world-flux.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ RECIPES = {
     "world-flux": ("bench.world.recipes.flux:FluxRecipe", "world-flux"),
     "world-wan-vae": ("bench.world.recipes.wan_vae:WanVaeRecipe", "world-wan"),
     "world-wan": ("bench.world.recipes.wan:WanRecipe", "world-wan"),
+    "world-llamagen-vq": ("bench.world.recipes.llamagen_vq:VqRecipe", "world-llamagen"),
+    "world-llamagen": ("bench.world.recipes.llamagen:LlamaGenRecipe", "world-llamagen"),
     "world-upscaler": ("bench.world.recipes.upscaler:UpscalerRecipe", "world-upscaler"),
     "world-oracle": ("bench.world.recipes.oracle:OracleRecipe", "world-oracle"),
     "world-cnn": ("bench.world.recipes.metric_nets:CnnRecipe", "world-cnn"),

@@ -8,6 +8,7 @@ Sun et al., "Autoregressive Model Beats Diffusion: Llama for Scalable Image Gene
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
@@ -17,7 +18,7 @@ from bench.errors import PrerequisiteError, UsageError
 from bench.extractors.weights.manifest import offline
 from methods.backbones.device import target
 from methods.backbones.factory import Factory
-from methods.backbones.identity import Weights, locate, quiet
+from methods.backbones.identity import Weights, locate, quiet, world_folder
 from methods.backbones.llamagen.convert import LAYOUT, blank, mismatch, released
 from methods.backbones.llamagen.text import clean
 from methods.backbones.loading import BlankTokenizer
@@ -131,14 +132,17 @@ class LlamaGen:
 
 def skeleton(device: str = "meta", precision: str = "fp32") -> LlamaGen:
     """The full-size backbone from ``configs/llamagen.json``: on the meta device every shape and cost, no numbers."""
+    return _blank("llamagen", released(), device, precision)
+
+
+def _blank(name: str, sizes: Mapping[str, Mapping[str, Any]], device: str, precision: str) -> LlamaGen:
     import torch
     from transformers import T5Config, T5EncoderModel
 
-    sizes = released()
     with torch.device("meta"):
         encoder = T5EncoderModel(T5Config(**sizes["t5"]))
     parts = {"t5": encoder, "tokenizer": BlankTokenizer(sizes["gpt"]["cls_token_num"])}
-    return LlamaGen("llamagen", "", {**parts, **{k: blank(k, sizes[k]) for k in ("gpt", "vq")}}, device, precision)
+    return LlamaGen(name, "", {**parts, **{k: blank(k, sizes[k]) for k in ("gpt", "vq")}}, device, precision)
 
 
 def _locate(model: str, **_: Any) -> Weights:
@@ -158,14 +162,31 @@ def _load(model: str, device: str = "cpu", precision: str = "fp32") -> LlamaGen:
     ``model`` is a folder written by ``python -m methods.backbones.llamagen.convert``.
     """
     target(device, precision)  # before anything large is read
-    weights = _locate(model)
+    return _loaded("llamagen", _locate(model), device, precision)
+
+
+def _load_world(device: str = "cpu", precision: str = "fp32") -> LlamaGen:
+    """The embedded miniature of LlamaGen's layout: text to 32 px squares of ScrollWorld, trained from scratch."""
+    target(device, precision)
+    return _loaded("world-llamagen", _locate_world(), device, precision)
+
+
+def _locate_world(**_: Any) -> Weights:
+    return locate(str(world_folder("world-llamagen", "gpt/config.json")), None, LAYOUT)
+
+
+def _blank_world(folder: Path | None = None, device: str = "meta", precision: str = "fp32") -> LlamaGen:
+    folder = folder or _locate_world().folder
+    sizes = {part: json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in LAYOUT}
+    return _blank("world-llamagen", sizes, device, precision)
+
+
+def _loaded(name: str, weights: Weights, device: str, precision: str) -> LlamaGen:
     parts = {part: _fill(weights.folder, part) for part in ("gpt", "vq")}
-    return LlamaGen("llamagen", weights.digest, {**parts, **_load_text(weights.folder)}, device, precision)
+    return LlamaGen(name, weights.digest, {**parts, **_load_text(weights.folder)}, device, precision)
 
 
 def _fill(folder: Path, part: str) -> Any:
-    import json
-
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -200,3 +221,4 @@ def _load_text(folder: Path) -> dict[str, Any]:
 
 
 llamagen = Factory("llamagen", "tokens", _load, _locate, skeleton)
+world_llamagen = Factory("world-llamagen", "tokens", _load_world, _locate_world, _blank_world)
