@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub
 
-from benchmarks import overhead, sampling, scoring, sharing
+from benchmarks import attention, overhead, sampling, scoring, sharing
 from benchmarks.checkpoint import SIZES
 from benchmarks.timing import Report, Settings
 
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "overhead": overhead.overhead,
     "scoring": scoring.scoring,
     "sharing": sharing.sharing,
+    "scale-dit": attention.scale_dit,
 }
 
 
@@ -46,9 +47,23 @@ def show(name: str, report: Report, seconds: float) -> None:
     for r in report.ratios:
         over, under = r.seconds
         print(f"  {r.name:<56}{r.median:>7.3f}  [{r.low:.3f}, {r.high:.3f}]{r.rounds:>4}{over:>9.3g}{under:>9.3g}")
+    for title, rows in report.tables.items():
+        print(f"\n  {title}\n{lines(rows)}\n")
     for key, value in report.facts.items():
-        print(f"    {key}: {f'{value:.3g}' if isinstance(value, float) else value}")
+        print(f"    {key}: {said(value)}")
     sys.stdout.flush()
+
+
+def said(value: Any) -> str:
+    """Numbers in three digits, four from 100 on."""
+    return str(value) if not isinstance(value, float) else f"{value:.3g}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of figures, columns flush right."""
+    cells = [list(rows[0]), *([said(row[key]) for key in rows[0]] for row in rows)]
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  " + "  ".join(c.rjust(w) for c, w in zip(line, wide, strict=True)) for line in cells)
 
 
 def main() -> int:

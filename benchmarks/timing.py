@@ -53,10 +53,14 @@ class Ratio:
 
 @dataclass
 class Report:
-    """What a benchmark found. ``faults`` say that the sides did not do the same work: then the ratios mean nothing."""
+    """What a benchmark found. ``faults`` say that the sides did not do the same work: then the ratios mean nothing.
+
+    ``tables`` are rows of figures under one heading each; all rows of a table have the same columns.
+    """
 
     ratios: list[Ratio] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
 

@@ -165,7 +165,10 @@ def bridge_file(backbone: Any, bridge: str) -> Any:
 
 def requires(outline: Callable[[], Any], canvas: Canvas, knobs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Refuse what cannot work before anything is loaded; the bridge by its content, as recipes name it."""
-    backbone = outline()
+    try:
+        backbone = outline()
+    except UsageError as error:
+        raise UsageError(f"{error}; scale-dit works inside FLUX's transformer: use flux-dev or world-flux") from error
     setting(backbone, canvas, knobs)
     path = bridge_file(backbone, knobs["bridge"])
     return {} if path is None else {"bridge": lora.digest(path)}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))  # the tests write the same layouts, tiny
+sys.path.insert(0, str(ROOT))  # the tests write the same layouts, tiny
 
 SIZES = ((64, 64), (512, 512), (1024, 256), (97, 131), (256, 1024), (1536, 256), (300, 225))  # width, height
 PROMPTS = (

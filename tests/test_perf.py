@@ -8,17 +8,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import linregress
+from scipy.stats import t as student
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmarks are not part of the package
 
 from bench.extractors.lpips import Lpips
 from bench.types import Canvas
 from benchmarks import __main__ as command
-from benchmarks import checkpoint, overhead, sampling, scoring, sharing
+from benchmarks import attention, checkpoint, flux_step, overhead, sampling, scoring, sharing
+from benchmarks.memory import peak
 from benchmarks.sampling import Drawn, Sampler, Task, faults, watched
 from benchmarks.timing import Report, Settings, counted, ratio, rounds, stopwatch
+from methods.shared.sparse_attention import choose
+from methods.shared.token_layout import Layout
 
 TASK = Task(Canvas(576, 512), steps=2)  # two windows
 
@@ -195,6 +201,93 @@ def test_numbers_that_depend_on_what_else_is_scored_are_a_fault() -> None:
     assert (sound.ratios[0].median, unsound.ratios[0].median) == (1.0, 2.0)
 
 
+# -- attention
+
+
+def test_an_exponent_is_that_of_a_power_law_and_its_interval_says_how_far_numbers_are_from_one() -> None:
+    sizes = [1.0, 4.0, 16.0, 64.0]
+    assert attention.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx((1.5, 1.5, 1.5))
+    values = [1.0, 5.0, 15.0, 70.0]
+    other = linregress(np.log(sizes), np.log(values))
+    half = float(student.ppf(0.975, 2)) * other.stderr
+    assert attention.exponent(sizes, values) == pytest.approx((other.slope, other.slope - half, other.slope + half))
+    with pytest.raises(ValueError, match="at least three sizes"):
+        attention.exponent(sizes[:2], [1.0, 4.0])
+
+
+def test_beyond_the_native_square_dense_operations_grow_with_the_square_of_the_canvas_and_local_ones_with_it() -> None:
+    grids = (64, 96, 128, 256, 512)
+    for side, (least, most) in {"dense": (1.9, 2.1), "local": (0.9, 1.1)}.items():
+        counted = [attention.operations(attention.layouts(n)[side]) for n in grids]
+        _, low, high = attention.exponent([n * n for n in grids], counted)
+        assert least < low < high < most
+
+
+def test_the_products_of_the_gather_are_those_that_it_computes() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layout = Layout((16, 48), 8)
+    q = torch.randn(1, 1, layout.length, attention.WIDTH)
+    with FlopCounterMode(display=False) as counter:
+        choose(layout, "cpu").attend(q, q, q)
+    text = layout.text * (layout.text + layout.high)  # torch counts no fused attention on a CPU
+    assert counter.get_total_flops() == 4 * attention.WIDTH * (attention.gathered(layout) - text)
+
+
+def test_peak_memory_is_what_is_alive_at_once() -> None:
+    def work(kept: bool) -> None:
+        first = torch.zeros(1000)
+        second = first + 1 if kept else None
+        del first
+        torch.zeros(500) if second is None else torch.zeros(3000)
+
+    assert (peak(lambda: work(True)), peak(lambda: work(False))) == (4 * 4000, 4 * 1000)
+
+
+def test_measured_and_forecast_grids_stand_in_one_table_of_eighty_columns() -> None:
+    table = [attention.counted(side) for side in (16, 32, 48, 128)]
+    assert len(attention.timed(table, (16, 32, 48), 1)) == 3
+    assert [r["how"] for r in table] == ["measured"] * 3 + ["forecast"]
+    told = command.lines(table).splitlines()
+    assert max(map(len, told)) <= 80
+    for name in ("dense s", "local MB"):
+        end = told[0].index(name) + len(name)
+        assert [line[:end].split()[-1] for line in told[1:]] == [command.said(r[name]) for r in table]
+    of = {(g["of"], g["to"]): g["exponent"] for g in attention.growth(table)}
+    assert of["dense GFLOP", 128] > of["local GFLOP", 128]
+    assert of["dense s", 48] > 0
+
+
+def test_memory_counted_on_shapes_is_that_of_the_call() -> None:
+    sides = attention.layouts(16)
+    for layout in sides.values():
+        assert attention.memory(layout) == peak(attention.prepared(layout))
+    assert attention.memory(sides["dense"]) < attention.memory(sides["local"])
+
+
+def test_a_step_of_flux_takes_the_same_network_twice_and_a_kernel_that_is_off_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flux_step, "SMALL", (16, 16))
+    monkeypatch.setattr(flux_step, "TEXT", 16)
+    network = flux_step.network(flux_step.TINY, "cpu", torch.float32)
+    made = flux_step.sides(network, Layout((16, 32), 16), "cpu")
+    dense, local = made.dense(), made.local()
+    assert dense.shape == local.shape == (1, 16 * 32, 64)
+    assert float((dense - local).abs().max()) > 1e-3
+    monkeypatch.setitem(flux_step.WITHIN, "bfloat16", 0.0)  # no kernel is as close as that
+    report = flux_step.one_step(Settings(tmp_path, repeats=1, quick=True))
+    assert (len(report.faults), "in bfloat16" in report.faults[0]) == (1, True)
+    assert report.facts["local attention"] == "gather"
+    assert [r.rounds for r in report.ratios] == [1]
+
+
+def test_the_full_size_step_is_that_of_the_public_architecture() -> None:
+    told = flux_step.config()
+    assert (told["num_layers"], told["num_single_layers"], told["num_attention_heads"]) == (19, 38, 24)
+    assert set(flux_step.TINY) <= set(told) | {"patch_size"}
+
+
 # -- the command
 
 
@@ -224,8 +317,11 @@ def test_unequal_work_fails_the_command(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "fake: 8 samples against 12" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [("--repeats", "0"), ("--pictures", "2"), ("--only", "nothing")])
+@pytest.mark.parametrize(
+    "arguments", [("--repeats", "0"), ("--pictures", "2"), ("--only", "nothing"), ("--device", "cuda")]
+)
 def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit) as refused:
         told(monkeypatch, Report(), *arguments)
     assert refused.value.code == 2

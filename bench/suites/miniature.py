@@ -11,16 +11,20 @@ from typing import Any
 
 from bench import extractors, views
 from bench.errors import UsageError
+from bench.registry import find
 from bench.suites.tables import MethodFile, MetricFile, MiniatureFile, PartFile, SuiteFile
 from bench.suites.values import Unavailable
+
+SAMPLING = ("mu",)  # options of backbones that say how to sample; the others are about files and memory
 
 
 def shrink(spec: SuiteFile, file: Path) -> tuple[SuiteFile, tuple[Unavailable, ...]]:
     """The suite as its ``miniature`` table makes it, and what it names that the miniature has no stand-in for.
 
     Canvases and the sides of views are divided by ``scale``. A method runs on the miniature's backbone, or on the
-    stand-in of the backbone it names. Its knobs: the preset, the suite's ``set`` and ``defaults``, then the miniature's
-    ``defaults``, then its own ``miniature``. Metrics keep the role of their network.
+    stand-in of the backbone it names; of its options only those stay that say how to sample. Its knobs: the preset, the
+    suite's ``set`` and ``defaults``, then the miniature's ``defaults``, then its own ``miniature``. Metrics keep the
+    role of their network.
 
     Raises:
         UsageError: the suite has no ``miniature`` table, or sides that ``scale`` does not divide.
@@ -66,7 +70,9 @@ def _method(m: MethodFile, own: dict[str, Any], small: MiniatureFile) -> MethodF
     kept = {k: v for k, v in m.set.items() if k not in small.defaults}  # numbers of the large network
     stand_in = small.backbones[m.backbone] if m.backbone else small.backbone
     backbone = None if stand_in == small.backbone else stand_in  # its defaults are for the usual one
-    return m.model_copy(update={"set": {**kept, **own}, "backbone": backbone, "backbone_options": {}})
+    takes = getattr(find("backbones", stand_in), "options", {}) if m.backbone else {}
+    options = {k: v for k, v in m.backbone_options.items() if k in SAMPLING and k in takes}
+    return m.model_copy(update={"set": {**kept, **own}, "backbone": backbone, "backbone_options": options})
 
 
 def _without_stand_in(m: MetricFile, small: MiniatureFile) -> str:

@@ -2,6 +2,8 @@
 
 Two detectors read a picture back: colour rules (:mod:`bench.world.colour_detector`) and, where its weights are given as
 the extractor, a learned network. They share nothing, so where they agree the number can be believed.
+
+They read the whole picture, or with the view ``squash:32`` what is left of a larger square of one scene.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def horizon_break(sample: Sample, *, reach: int = 8) -> list[Value]:
     """
     if _scene(sample) is None:
         return [Value(name, None) for name in horizon_break.values]
-    rows, read = horizon_rows(sample.rgb, sample.canvas.loop), _reading(sample)
+    rows, read = horizon_rows(_picture(sample), sample.canvas.loop), _reading(sample)
     ahead = np.abs(np.roll(rows, -reach) - rows)
     change = ahead if sample.canvas.loop else ahead[:-reach]
     return [
@@ -94,9 +96,14 @@ def caption_match(sample: Sample) -> list[Value]:
     return [whole, *(Value("caption-match", float(v), i) for i, v in enumerate(right.mean(axis=1)))]
 
 
+def _picture(sample: Sample) -> np.ndarray:
+    return sample.crops()[0] if sample.view.startswith("squash") else sample.rgb
+
+
 def _scene(sample: Sample) -> Scene | None:
     data: Any = sample.prompt.attributes.get("scene")
-    if data is None or sample.rgb.shape[0] != HEIGHT or sample.rgb.shape[1] < HEIGHT:
+    height, width = _picture(sample).shape[:2]
+    if data is None or height != HEIGHT or width < HEIGHT:
         return None
     return Scene.from_dict(data)
 
@@ -106,7 +113,7 @@ _LATEST: dict[str, tuple[np.ndarray, tuple[Any, ...], Any]] = {}
 
 
 def _once(detector: str, sample: Sample, about: tuple[Any, ...], look: Callable[[], Any]) -> Any:
-    kept = _LATEST.get(detector)
+    kept, about = _LATEST.get(detector), (*about, sample.view)
     if kept is None or kept[0] is not sample.rgb or kept[1] != about:
         _LATEST[detector] = kept = (sample.rgb, about, look())
     return kept[2]
@@ -117,12 +124,12 @@ def _reading(sample: Sample) -> Any:
     if oracle is None:
         return None
     loop = sample.canvas.loop
-    return _once("net", sample, (oracle, loop), lambda: oracle.read(sample.rgb, loop=loop))
+    return _once("net", sample, (oracle, loop), lambda: oracle.read(_picture(sample), loop=loop))
 
 
 def _kinds(sample: Sample, scene: Scene) -> list[str]:
     loop = sample.canvas.loop
-    seen = _once("colour", sample, (scene, loop), lambda: detect_colour(sample.rgb, scene, loop=loop))
+    seen = _once("colour", sample, (scene, loop), lambda: detect_colour(_picture(sample), scene, loop=loop))
     return [d.kind for d in seen]
 
 

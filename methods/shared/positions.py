@@ -156,7 +156,7 @@ def axes_of(backbone: Any, method: str) -> tuple[Axis, ...]:
         rope, natives = network.rope, (frames, *(side // backbone.patch for side in sides))
         return tuple(Axis(d, BASE, n) for d, n in zip((rope.t_dim, rope.h_dim, rope.w_dim), natives, strict=True))
     raise UsageError(
-        f"{method} changes rotary positions, and backbone {backbone.name} has none; use a FLUX: flux-dev, flux-krea"
+        f"{method} changes rotary positions, and backbone {backbone.name} has none; use a FLUX: flux-dev, world-flux"
     )
 
 

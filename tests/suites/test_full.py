@@ -246,6 +246,14 @@ def test_a_shipped_suite_resolves_in_both_tiers_and_limits(name: str) -> None:
     assert [len(p.prompts.prompts) for p in small_.parts] == [2] * len(full.parts)
 
 
+def test_a_stand_in_keeps_the_options_that_say_how_to_sample_and_no_others() -> None:
+    rows = {m.label: m for m in load_suite("scrollscape-table1", {"tier": "miniature", "limit": 1}).methods}
+    plain, shifted = rows["FLUX.1-Krea"], rows["FLUX.1-Krea, mu 1.15"]
+    assert (plain.backbone, plain.backbone_options) == ("world-flux", {})
+    assert (shifted.backbone, shifted.backbone_options) == ("world-flux", {"mu": 1.15})
+    assert rows["SyncDiffusion"].backbone_options == {}
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_a_shipped_suite_plans_without_weights(few: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(few / "no-hub"))
@@ -295,7 +303,7 @@ def test_a_shipped_suite_runs_on_the_miniature_from_end_to_end(few: Path, shared
 
 def test_listings_show_what_is_here_of_a_suite_and_what_is_not(few: Path) -> None:
     rows = {r["name"]: r for r in json.loads(call("list", "suites", "--json").stdout)}
-    assert rows["miniature"]["methods"] == "6"
+    assert rows["miniature"]["methods"] == "8"
     assert rows["scale-dit-4k"]["methods"].endswith(" of 13")
     assert rows["msd-fig4"]["parts"] == ["4to1 4096x1024"]
     assert rows["msd-fig4"]["tier"] == "full, miniature"

@@ -16,14 +16,17 @@ from bench.store.index import build, query
 from bench.suites.load import load_suite
 from bench.suites.suite import Suite
 
-METHODS = {"direct", "multidiffusion", "world-truth", "world-tiled", "world-blurred", "world-suns"}
+METHODS = {"direct", "multidiffusion", "direct:flux", "dype"} | {
+    f"world-{c}" for c in ("truth", "tiled", "blurred", "suns")
+}
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    """The embedded suite with small reference sets; all else is as it is."""
+    """The embedded suite with small reference sets, and few steps of its transformer; all else is as it is."""
     toml, sets = re.subn(r"count = \d+", "count = 24", Path(find("suites", "miniature")).read_text())
-    assert sets == 2
+    toml, rows = re.subn(r"set = { steps = \d+", "set = { steps = 3", toml)
+    assert (sets, rows) == (2, 2)
     file = tmp_path_factory.mktemp("suite") / "miniature.toml"
     file.write_text(toml)
     return load_suite(file, {"limit": 2})
@@ -75,6 +78,6 @@ def test_the_same_command_again_makes_and_scores_nothing(store: Store, suite: Su
     assert (again.scored, again.sets) == (0, 0)
 
 
-def test_another_setting_of_a_knob_makes_new_pictures(store: Store) -> None:
-    other = load_suite("miniature", {"limit": 2, "set": ["multidiffusion.stride=4"]})
+def test_another_setting_of_a_knob_makes_new_pictures(store: Store, suite: Suite) -> None:
+    other = load_suite(suite.file, {"limit": 2, "set": ["multidiffusion.stride=4"]})
     assert {job.use.label for job in make_plan(other, store).jobs} == {"multidiffusion[stride=4]"}

@@ -39,12 +39,18 @@ class Oracle:
 
 
 def measure(
-    name: str, rgb: np.ndarray, scene: Scene | None = SCENE, oracle: Any = None, loop: bool = False, **knobs: Any
+    name: str,
+    rgb: np.ndarray,
+    scene: Scene | None = SCENE,
+    oracle: Any = None,
+    loop: bool = False,
+    view: str = "whole",
+    **knobs: Any,
 ) -> dict[Any, float | None]:
     metric = find("metrics", name)
     attributes = {"scene": scene.to_dict()} if scene else {}
     prompt = Prompt("p", caption(scene) if scene else "a harbour", "", attributes)
-    sample = Sample(rgb, prompt, Canvas(rgb.shape[1], rgb.shape[0], loop), extractor=oracle)
+    sample = Sample(rgb, prompt, Canvas(rgb.shape[1], rgb.shape[0], loop), extractor=oracle, view=view)
     values = metric.fn(sample, **metric.resolve(knobs))
     assert {v.name for v in values} == set(metric.values)
     return {v.name if v.index is None else (v.name, v.index): v.value for v in values}
@@ -67,6 +73,13 @@ def test_an_empty_sky_is_exact_only_without_any_unique_thing() -> None:
     wrong = measure("object-repetition", defects.copies(SCENE, 256, SEED, 3).rgb, EMPTY)
     assert (wrong["object-count"], wrong["object-excess"], wrong["object-exact"]) == (None, 3, 0)
     assert right["counted-error"] is None
+
+
+def test_a_larger_square_is_read_after_shrinking_where_the_view_says_so() -> None:
+    large = render(SCENE, 32, SEED).rgb.repeat(4, axis=0).repeat(4, axis=1)
+    assert measure("object-repetition", large, view="squash:32")["object-count"] == 1
+    assert measure("object-repetition", np.full_like(large, 99), view="squash:32")["object-count"] == 0
+    assert measure("object-repetition", large)["object-count"] is None
 
 
 def test_missing_and_surplus_objects_are_errors_alike() -> None:
