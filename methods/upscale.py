@@ -18,7 +18,6 @@ Lanczos; pictures are not rounded to eight bits in between; a loop stays one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from math import ceil, log, sqrt
 from typing import Any
@@ -35,7 +34,7 @@ from methods.scrollsr.protocol import FrameByFrame, PictureUpscaler, Still, chec
 
 Backbone = LatentBackbone | TokensBackbone | VideoBackbone
 PAPER = "no paper; Real-ESRGAN: Wang et al., ICCVW 2021, arXiv:2107.10833"
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "official": {"tile": 0, "context": 10}, "flashvsr": {"model": "flashvsr-v1.1", "tile": 256, "context": 160},
 }  # fmt: skip
 MOST = 64  # times a side
@@ -141,10 +140,8 @@ def upscaled(
 
 def ready(model: str, backbone: Backbone, noise: Noise) -> PictureUpscaler:
     """The network of a name, on the backbone's device, as one of single pictures."""
-    found = load(model, backbone.device, backbone.precision, backbone.dtype)
-    if isinstance(found, FrameByFrame):
-        return replace(found.upscaler, network=backbone.meter.remember(found.upscaler.network))
-    return Still(found, noise)
+    video = load(model, backbone.device, backbone.precision, backbone.dtype).through(backbone.meter.remember)
+    return video.upscaler if isinstance(video, FrameByFrame) else Still(video, noise)
 
 
 @method("upscale", family="latent", paper=PAPER, licence="BSD-3-Clause", requires=requires, presets=PRESETS)

@@ -85,7 +85,8 @@ class Sparse:
         found = scores.masked_fill(~allowed, -torch.inf).softmax(-1).unflatten(1, (-1, count))  # type: ignore[no-untyped-call]
         flat = found.flatten(2)
         threshold = flat.topk(min(self.budget + 1, flat.shape[-1])).values[..., -1:]
-        return (flat > threshold).view(found.shape).flatten(1, 2)
+        kept: Tensor = (flat > threshold).view(found.shape).flatten(1, 2)
+        return kept
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What queries see, (blocks, 128, heads, d)."""
@@ -116,7 +117,7 @@ def gathered(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         mask: (heads, blocks of q, blocks of k).
     """
     out, counts = torch.zeros_like(q), mask.sum(-1)
-    for n in counts.unique().tolist():
+    for n in sorted(set(counts.flatten().tolist())):
         if not n:
             continue
         heads, queries = (counts == n).nonzero(as_tuple=True)

@@ -15,8 +15,8 @@ blended. Not yet tried with the released weights, which were not at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from methods.scrollsr.decoder import Decoder
 from methods.scrollsr.files import Found
 from methods.scrollsr.projector import Projector
 from methods.scrollsr.protocol import Piece, check
-from methods.scrollsr.rules import BLOCK, FIRST, LATER, schedule, side
+from methods.scrollsr.rules import AHEAD, BLOCK, FIRST, LATER, schedule, side
 from methods.scrollsr.stream import Networks, Stream
 from methods.scrollsr.transformer import Sizes, Transformer
 
@@ -64,12 +64,14 @@ class FlashVSR:
         reach: blocks of 128 px a side that a block may look at; 11 is stable, 9 sharper.
         sparse: share of attention that is computed; 2.0, or 1.5 for speed.
         colour: ``adain``, ``wavelet`` or ``none``.
+        step: of a stream; a forecast puts another function here, which runs once for all tiles of one shape.
     """
 
     networks: Networks
     reach: int = 11
     sparse: float = 2.0
     colour: str = "adain"
+    step: Callable[[Stream, Tensor, Tensor], Tensor] = Stream.step
     scale: int = SCALE
     multiple: int = BLOCK // SCALE
 
@@ -79,6 +81,10 @@ class FlashVSR:
         if self.reach < 1 or self.sparse <= 0:
             raise UsageError(f"reach is from 1 and sparse above 0, got {self.reach} and {self.sparse}")
 
+    def through(self, remember: Callable[..., Any]) -> FlashVSR:
+        """The same, its steps passed through a function."""
+        return replace(self, step=remember(self.step))
+
     def __call__(self, frames: Tensor, noise: Noise, tile: int = 0, context: int = 160) -> Iterator[Piece]:
         """The clip, four times as large, as many frames as came in: pieces of 21 frames, then 8, tile by tile."""
         check(self, frames, tile, context)
@@ -86,27 +92,26 @@ class FlashVSR:
         return (piece for t in tiles(size, tile * SCALE, context * SCALE) for piece in self._tile(frames, noise, t))
 
     def _tile(self, frames: Tensor, noise: Noise, tile: Tile) -> Iterator[Piece]:
+        """A tile of the clip as it is made. A clip that is filled up needs no step more than its frames do."""
         real, (height, width) = frames.shape[1], (n * SCALE for n in frames.shape[-2:])
         plan, prompt = schedule(real), self.networks.prompt
         (top, bottom), (left, right) = tile.rows, tile.columns
         stream = Stream(self.networks, bottom - top, right - left, self.reach, self.sparse)
         cells = tuple(slice(a // LATENT, b // LATENT) for a, b in (tile.rows, tile.columns))
         whole = (16, side(height) // LATENT, side(width) // LATENT)
-        fed = made = drawn = 0
+        # What was filled up has no part in the colours.
+        inside = (..., slice(0, min(bottom, height) - top), slice(0, min(right, width) - left))
+        y, x = (slice(a - edge, b - edge) for (a, b), edge in ((tile.kept_rows, top), (tile.kept_columns, left)))
+        made = drawn = 0
         for step in range(plan.steps):
             count, latents = (LATER, 2) if step else (FIRST, 6)
-            clip = [enlarged(frames[:, min(i, real - 1)], tile) for i in range(fed, fed + count)]
+            seen = [enlarged(frames[:, min(i, real - 1)], tile) for i in range(made, made + count + AHEAD)]
             z = torch.stack([_draw(noise, drawn + i, whole, prompt.device)[:, *cells] for i in range(latents)], dim=1)
-            raw, seen = stream.step(torch.stack(clip, dim=1).to(prompt), z.to(prompt))
-            fed, drawn = fed + count, drawn + latents
-            # What was filled up has no part in the colours.
-            inside = (..., slice(0, min(bottom, height) - top), slice(0, min(right, width) - left))
-            shown = FIXES[self.colour](raw[inside], seen[inside])[:, : real - made]
-            y, x = (slice(a - edge, b - edge) for (a, b), edge in ((tile.kept_rows, top), (tile.kept_columns, left)))
-            pixels = (shown[..., y, x].to(frames) + 1) / 2
-            if pixels.shape[1]:
-                yield Piece(made, tile.kept_rows[0], tile.kept_columns[0], pixels)
-            made += raw.shape[1]
+            clip = torch.stack(seen, dim=1).to(prompt)
+            raw = self.step(stream, clip, z.to(prompt))
+            shown = FIXES[self.colour](raw[inside], clip[:, :-AHEAD][inside])[:, : real - made, y, x]
+            yield Piece(made, tile.kept_rows[0], tile.kept_columns[0], (shown.to(frames) + 1) / 2)
+            made, drawn = made + count, drawn + latents
 
 
 def _draw(noise: Noise, latent: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -206,9 +211,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        state: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+    return state
 
 
 def read_tensor(path: Path) -> Tensor:

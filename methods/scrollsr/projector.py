@@ -27,7 +27,8 @@ class Norm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=0) * x.shape[0] ** 0.5 * self.gamma
+        out: Tensor = F.normalize(x, dim=0) * x.shape[0] ** 0.5 * self.gamma
+        return out
 
 
 class Past:

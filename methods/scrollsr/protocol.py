@@ -9,9 +9,9 @@ is made of it is handed on at once. So nothing of the large size is ever whole i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 from bench.errors import UsageError
 from bench.noise import Noise
@@ -65,6 +65,10 @@ class VideoUpscaler(Protocol):
     @property
     def multiple(self) -> int:
         """Tiles and their context are multiples of it, in pixels of the input."""
+        ...
+
+    def through(self, remember: Callable[..., Any]) -> VideoUpscaler:
+        """The same, its network passed through :meth:`methods.backbones.meter.Meter.remember`."""
         ...
 
     def __call__(self, frames: Tensor, noise: Noise, tile: int = 0, context: int = 0) -> Iterator[Piece]:
@@ -131,6 +135,10 @@ class FrameByFrame:
     def multiple(self) -> int:
         """As the network's."""
         return self.upscaler.multiple
+
+    def through(self, remember: Callable[..., Any]) -> FrameByFrame:
+        """The same, its network passed through a function."""
+        return FrameByFrame(replace(self.upscaler, network=remember(self.upscaler.network)))
 
     def __call__(self, frames: Tensor, noise: Noise, tile: int = 0, context: int = 0) -> Iterator[Piece]:
         """See :class:`VideoUpscaler`; a piece is a frame, nothing is drawn."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 BLOCK = 128  # pixels a side of a block
-FIRST, LATER = 25, 8  # frames that a step is given
+FIRST, LATER = 21, 8  # frames that a step makes
 AHEAD = 4  # frames that are seen before they are made
 
 

@@ -1,7 +1,7 @@
 """A clip on its way through FlashVSR's three networks, a few frames at a time: memory does not grow with its length.
 
-One step of the transformer makes 21 frames out of the first 25, each further one 8 out of the next 8 (the projector is
-four frames ahead of what is made). Latents are noise minus the velocity: one step from noise to clip, without guidance.
+One step of the transformer makes 21 frames out of the first 25, each further one 8 out of the next 8: the projector is
+four frames ahead of what is made. Latents are noise minus the velocity: one step from noise to clip, without guidance.
 """
 
 from __future__ import annotations
@@ -45,22 +45,19 @@ class Stream:
         self.told = networks.transformer.tell(networks.prompt)
         self.seen, self.kept, self.past = Past(), list[Pair](), dict[int, Tensor]()
         self.latents = 0
-        self.waiting: Tensor | None = None
 
-    def step(self, frames: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The frames that can be made next, and the enlarged ones that they stand for, (3, 21 or 8, H, W) both.
+    def step(self, frames: Tensor, noise: Tensor) -> Tensor:
+        """The frames that are made next, about in [-1, 1]: (3, n - 4, H, W), without the last four of those given.
 
         Args:
-            frames: the next enlarged ones, (3, n, H, W) in [-1, 1]: 25 the first time, 8 every further one.
-            noise: (16, n, H/8, W/8), 6 latent frames the first time, 2 every further one.
+            frames: enlarged ones from the next to be made on, (3, n, H, W) in [-1, 1]: 25 the first time, 12 later.
+            noise: (16, n, H/8, W/8), 6 latent frames the first time, 2 later.
         """
-        tokens = self.networks.projector(frames, self.seen)
+        begins = self.latents == 0
+        tokens = self.networks.projector(frames if begins else frames[:, AHEAD:], self.seen)
         velocity = self.networks.transformer(noise, tokens, self.latents, self.told, self.kept, self.attention)
-        begins, clip = self.waiting is None, frames
-        if self.waiting is not None:
-            clip = torch.cat([self.waiting, frames], dim=1)
-        clip, self.waiting = clip[:, :-AHEAD], clip[:, -AHEAD:]
         self.latents += noise.shape[1]
         extra = 3 if begins else 0
-        shown = torch.cat([clip[:, :1].expand(-1, extra, -1, -1), clip], dim=1)
-        return self.networks.decoder(noise - velocity, shown, self.past)[:, extra:], clip
+        clip = torch.cat([frames[:, :1].expand(-1, extra, -1, -1), frames[:, :-AHEAD]], dim=1)
+        made: Tensor = self.networks.decoder(noise - velocity, clip, self.past)[:, extra:]
+        return made

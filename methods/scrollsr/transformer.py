@@ -118,8 +118,8 @@ class Block(nn.Module):
         shift, scale, gate, shift2, scale2, gate2 = (self.modulation[0] + told).unbind()
         h = modulated(x, shift, scale)
         x = x + gate * self.self_attn.out(see(self.self_attn.queries(h), self.self_attn.keys(h)))
-        q, (k, v) = self.cross_attn.queries(self.norm3(x)), text
-        seen = F.scaled_dot_product_attention(*(t.transpose(0, 1) for t in (q, k, v)))
+        q, k, v = (t.transpose(0, 1) for t in (self.cross_attn.queries(self.norm3(x)), *text))
+        seen = F.scaled_dot_product_attention(q, k, v)
         x = x + self.cross_attn.out(seen.transpose(0, 1))
         out: Tensor = x + gate2 * self.ffn(modulated(x, shift2, scale2))
         return out

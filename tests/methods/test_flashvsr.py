@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from methods.scrollsr.blocks import Sparse, gathered, near
+from methods.scrollsr.blocks import Sparse, from_blocks, gathered, near, to_blocks
 from methods.scrollsr.colour import adain, wavelet
 from methods.scrollsr.decoder import Decoder
 from methods.scrollsr.projector import Past, Projector
 from methods.scrollsr.rules import schedule, side
 from methods.scrollsr.stream import FULL, Networks, Stream
 from methods.scrollsr.transformer import Pair, Sizes, Transformer
+from tests.support.close import products, rounding
 from tests.support.golden_cases import GOLDENS, load_arrays
 
 Arrays = dict[str, torch.Tensor]
@@ -161,18 +162,104 @@ def test_colours_are_put_back_as_released() -> None:
     )
 
 
+# -- streaming against one shot
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_chunks_one_by_one_are_the_whole_clip(own: bool) -> None:
+    entry, _ = case("lq_v11")
+    frames, network, past = clip(entry, 13, 64, 96), projector(own), Past()
+    (whole,) = network(frames, Past())
+    pieces = [network(part, past)[0] for part in frames.split([5, 4, 4], dim=1)]
+    assert torch.equal(torch.cat(pieces), whole)
+    later = network(frames[:, 4:], Past())[0]  # the control: another past, which version 1 does not look at
+    assert (off(later, whole[24:]) > 0.1) is not own
+
+
+def test_latents_one_by_one_are_decoded_as_all_at_once() -> None:
+    _, arrays = case("tcdecoder")
+    latents, network, past = arrays["latents"][0].transpose(0, 1), decoder(), dict[int, torch.Tensor]()
+    seen = torch.linspace(-1, 1, 3 * 16 * 32 * 48, dtype=torch.float64).view(3, 16, 32, 48)
+    whole = network(latents, seen, {})
+    pieces = [network(latents[:, [i]], seen[:, 4 * i : 4 * i + 4], past) for i in range(4)]
+    assert torch.equal(torch.cat(pieces, dim=1), whole)
+    assert off(network(latents[:, 1:], seen[:, 4:], {}), whole[:, 4:]) > 0.1  # the control: without its past
+
+
+def visible(rule: Sparse, latest: int) -> Any:
+    """Attention of one shot over five slots: the first three see each other, each later one what it may of ``latest``
+    slots and itself."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        n = rule.rows * rule.columns
+        mask = torch.zeros((q.shape[2], 5 * n, 5 * n), dtype=torch.bool)
+        for begin, first, last in ((0, 0, 3), (3, 3 - latest, 4), (4, 4 - latest, 5)):
+            rows = slice(begin * n, last * n)
+            keys = slice(first * n, last * n)
+            mask[:, rows, keys] = rule.choose(q[rows], k[keys])
+        return masked(q, k, v, mask)
+
+    return attend
+
+
+def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Dense attention under a mask of blocks blown up to tokens: what gathering must equal."""
+    tokens = q.shape[1]
+    allowed = mask.repeat_interleave(tokens, 1).repeat_interleave(tokens, 2)
+    scores = torch.einsum("ihd,jhd->hij", q.flatten(0, 1), k.flatten(0, 1)) * q.shape[-1] ** -0.5
+    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0)
+    return torch.einsum("hij,jhd->ihd", weights, v.flatten(0, 1)).view(q.shape)
+
+
+def test_the_transformer_sees_as_in_one_shot_with_three_slots_behind() -> None:
+    entry, arrays = case("dit_stream")
+    rule, network = Sparse(1, 3, 3, entry["settings"]["topk_ratio"]), transformer()
+    streaming = torch.cat(velocities(arrays, network, rule), dim=1)
+
+    def shot(latest: int) -> torch.Tensor:
+        told = network.tell(arrays["context"][0])
+        return network(arrays["latents"][0], [arrays["lq_tokens"][0]], 0, told, [], visible(rule, latest))
+
+    assert off(shot(3), streaming) < rounding(1.0, products(network), "float32")  # its norms are in single precision
+    assert off(shot(2), streaming) > 1e-3  # the control: a shorter window
+
+
+def test_gathered_blocks_are_attention_under_their_mask_and_a_block_without_any_sees_zeros() -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn((n, 128, 2, 4), dtype=torch.float64, generator=draw) for n in (3, 6, 6))
+    mask = torch.rand((2, 3, 6), generator=draw) < 0.4
+    mask[1, 2] = False
+    seen = gathered(q, k, v, mask)
+    assert off(seen, masked(q, k, v, mask)) < 1e-14
+    assert not seen[2, :, 1].any()
+    mask[0, 0, 0] ^= True
+    assert off(seen, gathered(q, k, v, mask)) > 1e-3  # the control: one block
+
+
+def test_blocks_hold_two_frames_of_8_x_8_tokens() -> None:
+    places = torch.cartesian_prod(*(torch.arange(n) for n in (4, 16, 24)))
+    blocks = to_blocks(places, (4, 16, 24))
+    assert torch.equal(from_blocks(blocks, (4, 16, 24)), places)
+    expected = [[f, r, c] for f in (0, 2) for r in (0, 8) for c in (0, 8, 16)]
+    assert blocks.amin(1).tolist() == expected
+    assert (blocks.amax(1) - blocks.amin(1)).unique(dim=0).tolist() == [[1, 7, 7]]
+
+
+# -- all of it
+
+
 def networks() -> Networks:
     return Networks(projector(), transformer("dit16"), decoder(), case("pipeline")[1]["context"][0])
 
 
-def streamed(parts: Networks, frames: torch.Tensor, noise: torch.Tensor, sparse: float) -> tuple[torch.Tensor, ...]:
-    """All frames of a clip, and the enlarged ones that they stand for."""
+def streamed(parts: Networks, frames: torch.Tensor, noise: torch.Tensor, sparse: float) -> torch.Tensor:
+    """All frames of a clip that can be made."""
     stream = Stream(parts, *frames.shape[-2:], sparse=sparse)
-    steps, first = [stream.step(frames[:, :25], noise[:, :6])], 25
+    steps, made = [stream.step(frames[:, :25], noise[:, :6])], 21
     for i in range(6, noise.shape[1], 2):
-        steps.append(stream.step(frames[:, first : first + 8], noise[:, i : i + 2]))
-        first += 8
-    return tuple(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True))
+        steps.append(stream.step(frames[:, made : made + 12], noise[:, i : i + 2]))
+        made += 8
+    return torch.cat(steps, dim=1)
 
 
 def test_the_whole_clip_equals_the_released_pipeline() -> None:
@@ -181,9 +268,8 @@ def test_the_whole_clip_equals_the_released_pipeline() -> None:
     frames = clip(entry, 33, 128, 256)
     assert float(frames.sum()) == pytest.approx(float(arrays["clip_sum"]), abs=1e-8)
     sparse = settings["topk_ratio"] * 128 * 256 / FULL
-    raw, seen = streamed(networks(), frames, arrays["noise"][0], sparse)
-    assert torch.equal(seen, frames[:, :29])
-    fixed, tolerance = adain(raw, seen), entry["suggested_tolerance"]
+    raw = streamed(networks(), frames, arrays["noise"][0], sparse)
+    fixed, tolerance = adain(raw, frames[:, :29]), entry["suggested_tolerance"]
     assert off(raw[..., :: 2 * every, :: 2 * every], arrays["frames_raw_sub"]) < tolerance
     assert off(fixed[..., ::every, ::every], arrays["frames_sub"]) < tolerance
     for name, found in (("mean", fixed.mean((2, 3))), ("std", fixed.std((2, 3), correction=0))):

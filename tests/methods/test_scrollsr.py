@@ -224,6 +224,22 @@ def test_a_cost_is_known_without_weights_and_the_cache_takes_what_it_takes() -> 
     assert tally.peak > cache
 
 
+def test_a_forecast_may_put_a_function_in_the_place_of_steps_whose_shapes_it_knows(flashvsr: FlashVSR) -> None:
+    shapes = []
+
+    def remember(step: Any) -> Any:
+        def known(_: Any, frames: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            shapes.append((*frames.shape[1:], *noise.shape[1:]))
+            return torch.zeros_like(frames[:, :-4])
+
+        return known
+
+    made(flashvsr.through(remember), clip(22, 20, 4 * 32), 32, 32)
+    ends, inner = [(n, 128, 256, z, 16, 32) for n, z in ((25, 6), (12, 2))], [(25, 128, 384, 6, 16, 48)]
+    inner.append((12, 128, 384, 2, 16, 48))
+    assert shapes == [*ends, *inner, *inner, *ends]  # a tile at an end sees one block more, one between them two
+
+
 # -- the way to it
 
 
