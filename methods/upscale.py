@@ -2,7 +2,9 @@
 
 No paper: the rows "+ ESRGAN" and "+ SR" of several tables. The small picture has the canvas's shape; the network is
 Real-ESRGAN (Wang et al., ICCVW 2021, arXiv:2107.10833, BSD-3-Clause) or any that spandrel reads, applied as often as it
-takes to reach the canvas, and what is then too large is resized down (:mod:`methods.shared.upscaler`).
+takes to reach the canvas, and what is then too large is resized down (:mod:`methods.shared.upscaler`). Or it is
+FlashVSR (Zhuang et al., arXiv:2510.12747, Apache-2.0), which is made for clips and shown a still
+(:mod:`methods.scrollsr`).
 
 PROPOSAL, as tables do not print it: the small picture has the backbone's native area, and tiles of 512 pixels see 64
 around them. With the published x4plus on a photograph that differs from one piece by .6 of 255 levels at most; with 32
@@ -16,7 +18,6 @@ Lanczos; pictures are not rounded to eight bits in between; a loop stays one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from math import ceil, log, sqrt
 from typing import Any
@@ -28,11 +29,14 @@ from bench.registry import Method, find, method
 from bench.source import source_digest
 from bench.types import Canvas, Prompt
 from methods.backbones import LatentBackbone, Tensor, TokensBackbone, VideoBackbone
-from methods.shared.upscaler import Upscaler, blank, load, locate
+from methods.scrollsr.choose import identify, load
+from methods.scrollsr.protocol import FrameByFrame, PictureUpscaler, Still, check_tiles
 
 Backbone = LatentBackbone | TokensBackbone | VideoBackbone
 PAPER = "no paper; Real-ESRGAN: Wang et al., ICCVW 2021, arXiv:2107.10833"
-PRESETS = {"official": {"tile": 0, "context": 10}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "official": {"tile": 0, "context": 10}, "flashvsr": {"model": "flashvsr-v1.1", "tile": 256, "context": 160},
+}  # fmt: skip
 MOST = 64  # times a side
 WHERE = {"latent": "upscale", "tokens": "upscale-tokens", "video": "upscale-video"}
 
@@ -65,7 +69,7 @@ def requires(
     found, said = called(knobs["base"], family)
     inner = found.requires(outline, small(outline(), canvas, knobs["scale"]), said) if found.requires else {}
     return {
-        "model": locate(knobs["model"]).digest, "base-source": digest([source_digest(found.fn), found.version]),
+        "model": identify(knobs["model"]), "base-source": digest([source_digest(found.fn), found.version]),
         **{f"base-{name}": value for name, value in inner.items()},
     }  # fmt: skip
 
@@ -93,7 +97,7 @@ def native_area(backbone: Backbone) -> int:
     return height * width * backbone.factor**2
 
 
-def enlarged(upscaler: Upscaler, picture: Tensor, canvas: Canvas, tile: int, context: int) -> Tensor:
+def enlarged(upscaler: PictureUpscaler, picture: Tensor, canvas: Canvas, tile: int, context: int) -> Tensor:
     """A picture (3, h, w) brought to a canvas (3, height, width), both in [0, 1]."""
     from torch.nn.functional import interpolate
 
@@ -127,12 +131,17 @@ def upscaled(
         raise UsageError(f"scale is from 1 to {MOST}, or none for the native area; got {scale}")
     if tile < 0 or context < 0:
         raise UsageError(f"tile (0 for the whole picture) and context are pixels, got {tile} and {context}")
-    meta = backbone.device.type == "meta"
-    upscaler = blank(model) if meta else load(locate(model), backbone.device, backbone.dtype)
+    upscaler = ready(model, backbone, noise)
+    check_tiles(upscaler, tile, context)
     picture = found.fn(backbone, prompt, small(backbone, canvas, scale), noise, **said)
     with torch.no_grad(), backbone.meter.stage("upscale"):
-        known = replace(upscaler, network=backbone.meter.remember(upscaler.network))
-        return enlarged(known, torch.as_tensor(picture), canvas, tile, context)
+        return enlarged(upscaler, torch.as_tensor(picture), canvas, tile, context)
+
+
+def ready(model: str, backbone: Backbone, noise: Noise) -> PictureUpscaler:
+    """The network of a name, on the backbone's device, as one of single pictures."""
+    video = load(model, backbone.device, backbone.precision, backbone.dtype).through(backbone.meter.remember)
+    return video.upscaler if isinstance(video, FrameByFrame) else Still(video, noise)
 
 
 @method("upscale", family="latent", paper=PAPER, licence="BSD-3-Clause", requires=requires, presets=PRESETS)
@@ -153,8 +162,10 @@ def upscale(
     Args:
         base: what makes the small picture: ``METHOD[:PRESET] [KNOB=VALUE ...]``.
         scale: canvas over small picture, from 1 to 64; none for a small picture of the backbone's native area.
-        model: the network: a name of ``scrollbench weights list``, or a ``.pth`` or ``.safetensors`` file.
-        tile: side of the network's tiles, in pixels of its input; 0 is the whole picture at once.
+        model: the network: a name of ``scrollbench weights list`` (``real-esrgan-...``, ``flashvsr-v1.1``), a ``.pth``
+            or ``.safetensors`` file, or ``flashvsr-v1.1:FOLDER`` with its released files.
+        tile: side of the network's tiles, in pixels of its input; 0 is the whole picture at once. FlashVSR takes
+            multiples of 32; the preset ``flashvsr`` has them and sees as far around as one of its layers does.
         context: pixels that a tile sees around it.
 
     Returns:

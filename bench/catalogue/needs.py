@@ -44,10 +44,10 @@ def choose(names: Iterable[str]) -> list[Model]:
 def needed(suite: Suite) -> list[Model]:
     """The models that the suite's backbones, metrics and methods need, as far as they are part of this project.
 
-    A model is needed where a backbone's option, a method's knob or an extractor names it or its repository, and (tier
-    full) where a method, or a metric without an extractor, stands in its ``needed_by``; upscalers only where a knob
-    names them. A revision that the suite names takes the place of the manifest's. What the suite only plans to use
-    needs nothing yet.
+    A model is needed where a backbone's option, a method's knob or an extractor names it, its repository or a model
+    that does not work without it, and (tier full) where a method, or a metric without an extractor, stands in its
+    ``needed_by``; upscalers only where a knob names them. A revision that the suite names takes the place of the
+    manifest's. What the suite only plans to use needs nothing yet.
     """
     told: dict[str, str | None] = {}  # what options and knobs say -> the revision said beside it
     makers, users = set[str](), set[str]()
@@ -56,16 +56,17 @@ def needed(suite: Suite) -> list[Model]:
         makers |= {base.name} if base.homemade else set()
     for m, method in _taking_part(suite, "method"):
         users.add(getattr(method, "name", m.ref))
-        knobs = {name: p.default for name, p in getattr(method, "params", {}).items()} | m.set
+        preset = getattr(method, "presets", {}).get(m.preset, {})
+        knobs = {name: p.default for name, p in getattr(method, "params", {}).items()} | dict(preset) | m.set
         told |= {v: None for v in knobs.values() if isinstance(v, str)}
     for m, metric in _taking_part(suite, "metric"):
         users |= set() if extractor_of(metric, m.extractor, suite.tier) else {getattr(metric, "name", m.ref)}
     seen = {model.name for name in extractors(suite) for model in models(name)}
-    found = []
+    found, named = [], told.keys() & load_manifest().keys()
     for model in load_manifest().values():
         if model.repository in told:
             found.append(at(model, told[model.repository]))
-        elif model.name in told or model.name in seen:
+        elif model.name in told or model.name in seen or named.intersection(model.needed_by):
             found.append(model)
         elif model.role in BASES:
             found += [model] if makers.intersection(model.needed_by) else []

@@ -62,6 +62,9 @@ def test_a_method_brings_the_one_upscaler_that_its_knobs_name_by_default_or_by_c
     assert names(tmp_path, text) == ["real-esrgan-x4plus"]
     told = text.replace('ref = "upscale"', 'ref = "upscale"\nset = { model = "real-esrgan-x2plus" }')
     assert names(tmp_path, told) == ["real-esrgan-x2plus"]
+    for asked, name in (('set = { model = "flashvsr-v1" }', "flashvsr-v1"), ('preset = "flashvsr"', "flashvsr-v1.1")):
+        told = text.replace('ref = "upscale"', f'ref = "upscale"\n{asked}')
+        assert names(tmp_path, told) == [name, "flashvsr-prompt"]  # which does not work alone
 
 
 def test_a_backbone_brings_the_model_it_is_told_at_the_revision_it_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""ScrollSR: video super-resolution of a scroll's frames, by FlashVSR or frame by frame."""
