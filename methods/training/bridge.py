@@ -210,7 +210,8 @@ def masked(layout: Layout) -> Attend:
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias.to(q)
-        return scores.softmax(dim=-1) @ v
+        seen: Tensor = scores.softmax(dim=-1) @ v
+        return seen
 
     return attend
 

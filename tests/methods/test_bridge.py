@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import bench
+from bench.cli.app import main
 from bench.errors import PrerequisiteError, UsageError
 from bench.pipeline.train import pictures
 from bench.registry import find, trainer_of
@@ -295,10 +297,16 @@ def test_networks_and_methods_that_have_no_such_training_are_refused(
     assert find("methods", "direct").trainer == ""
 
 
-def test_another_training_in_the_work_or_out_folder_is_not_mixed_with(
+def test_the_command_trains_and_another_training_in_the_work_or_out_folder_is_not_mixed_with(
     folder: Path, network: Path, tmp_path: Path
 ) -> None:
-    trained(folder, network, tmp_path, steps=1)
+    told = ["train", "scale-dit", "--data", folder, "--model", network, "--out", tmp_path / "out", "--work",
+            tmp_path / "work", "--steps", "1", "--rank", "2"]  # fmt: skip
+    knobs = [f"--set={k}={v}" for k, v in SETTINGS.items() if k != "rank"]
+    refused = CliRunner().invoke(main, [str(word) for word in (*told, "--set", "batch")])
+    assert (refused.exit_code, "takes NAME=VALUE, e.g. batch=4; got 'batch'" in refused.stderr) == (2, True)
+    done = CliRunner().invoke(main, [str(word) for word in (*told, *knobs, "--json")])
+    assert (done.exit_code, json.loads(done.stdout)["settings"]["window"]) == (0, 4)
     with pytest.raises(UsageError, match=r"begun with other settings \(rank was 2, now 3\): choose another --work"):
         trained(folder, network, tmp_path, steps=1, settings=SETTINGS | {"rank": 3})
     os.rename(tmp_path / "work", tmp_path / "elsewhere")
