@@ -6,11 +6,11 @@ by Pillow's bicubic filter from eight bits; one step from noise; colours by ``ad
 Deviations: noise comes from this benchmark's streams, a stream for each latent frame; clips and sides are filled up,
 not cut (:mod:`methods.scrollsr.rules`); frames leave as they are, where the scripts cut the fraction off at eight bits.
 
-PROPOSAL, spatial tiles: the cache takes 4.3 KB for each output pixel in bf16, at any length. So frames are made in
-tiles of whole blocks, each with ``context`` around it, of which nothing is kept, out of the noise of the whole frame.
-Attention reaches 5 blocks (160 px of the input) in every layer, so tiles differ from the whole where attention goes
-farther than ``context`` in 30 layers, and as each tile ranks its own blocks; colours are those of a tile. Nothing is
-blended. Not yet tried with the released weights, which were not at hand.
+PROPOSAL, spatial tiles: beyond 21 frames a cache takes 4.3 KB for each output pixel in bf16, however long the clip. So
+frames are made in tiles of whole blocks, each with ``context`` around it, of which nothing is kept, out of the noise of
+the whole frame. Attention reaches 5 blocks (160 px of the input) in every layer, so tiles differ from the whole where
+attention goes farther than ``context`` in 30 layers, and as each tile ranks its own blocks; colours are those of a
+tile. Nothing is blended. Not yet tried with the released weights, which were not at hand.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FlashVSR:
     reach: int = 11
     sparse: float = 2.0
     colour: str = "adain"
-    step: Callable[[Stream, Tensor, Tensor], Tensor] = Stream.step
+    step: Callable[[Stream, Tensor, Tensor, bool], Tensor] = Stream.step
     scale: int = SCALE
     multiple: int = BLOCK // SCALE
 
@@ -82,7 +82,7 @@ class FlashVSR:
             raise UsageError(f"reach is from 1 and sparse above 0, got {self.reach} and {self.sparse}")
 
     def through(self, remember: Callable[..., Any]) -> FlashVSR:
-        """The same, its steps passed through a function."""
+        """The same, its steps passed through a function. Where it is a forecast's, the cache may be counted twice."""
         return replace(self, step=remember(self.step))
 
     def __call__(self, frames: Tensor, noise: Noise, tile: int = 0, context: int = 160) -> Iterator[Piece]:
@@ -108,7 +108,7 @@ class FlashVSR:
             seen = [enlarged(frames[:, min(i, real - 1)], tile) for i in range(made, made + count + AHEAD)]
             z = torch.stack([_draw(noise, drawn + i, whole, prompt.device)[:, *cells] for i in range(latents)], dim=1)
             clip = torch.stack(seen, dim=1).to(prompt)
-            raw = self.step(stream, clip, z.to(prompt))
+            raw = self.step(stream, clip, z.to(prompt), step == plan.steps - 1)
             shown = FIXES[self.colour](raw[inside], clip[:, :-AHEAD][inside])[:, : real - made, y, x]
             yield Piece(made, tile.kept_rows[0], tile.kept_columns[0], (shown.to(frames) + 1) / 2)
             made, drawn = made + count, drawn + latents

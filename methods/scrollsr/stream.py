@@ -46,16 +46,18 @@ class Stream:
         self.seen, self.kept, self.past = Past(), list[Pair](), dict[int, Tensor]()
         self.latents = 0
 
-    def step(self, frames: Tensor, noise: Tensor) -> Tensor:
+    def step(self, frames: Tensor, noise: Tensor, last: bool = False) -> Tensor:
         """The frames that are made next, about in [-1, 1]: (3, n - 4, H, W), without the last four of those given.
 
         Args:
             frames: enlarged ones from the next to be made on, (3, n, H, W) in [-1, 1]: 25 the first time, 12 later.
             noise: (16, n, H/8, W/8), 6 latent frames the first time, 2 later.
+            last: the clip ends here. A clip of one step so keeps no keys.
         """
         begins = self.latents == 0
         tokens = self.networks.projector(frames if begins else frames[:, AHEAD:], self.seen)
-        velocity = self.networks.transformer(noise, tokens, self.latents, self.told, self.kept, self.attention)
+        told, kept, see = self.told, self.kept, self.attention
+        velocity = self.networks.transformer(noise, tokens, self.latents, told, kept, see, last)
         self.latents += noise.shape[1]
         extra = 3 if begins else 0
         clip = torch.cat([frames[:, :1].expand(-1, extra, -1, -1), frames[:, :-AHEAD]], dim=1)

@@ -167,8 +167,9 @@ class Transformer(nn.Module):
         return Told(time, self.time_projection(time).view(6, -1), pairs)
 
     def forward(
-        self, latents: Tensor, tokens: Sequence[Tensor], first: int, told: Told, kept: list[Pair], attention: Attention
-    ) -> Tensor:
+        self, latents: Tensor, tokens: Sequence[Tensor], first: int, told: Told, kept: list[Pair], attention: Attention,
+        last: bool = False,
+    ) -> Tensor:  # fmt: skip
         """The velocity, (c, frames, h, w) as the latents.
 
         Args:
@@ -178,6 +179,7 @@ class Transformer(nn.Module):
             told: of the clip.
             kept: keys and values of each block in the slots before, none at the start; moved on.
             attention: over blocks of tokens, such as :class:`methods.scrollsr.blocks.Sparse`.
+            last: nothing comes after this, so nothing is kept.
         """
         x = self.patch_embedding(latents[None])[0]
         size = tuple(x.shape[1:])
@@ -190,7 +192,8 @@ class Transformer(nn.Module):
                 k, v = to_blocks(turned(pair[0], table), size), to_blocks(pair[1], size)
                 if past:
                     k, v = torch.cat([past[i][0], k]), torch.cat([past[i][1], v])
-                kept.append((k[-window:].clone(), v[-window:].clone()))
+                if not last:
+                    kept.append((k[-window:].clone(), v[-window:].clone()))
                 return from_blocks(attention(to_blocks(turned(q, table), size), k, v), size)
 
             x = x + tokens[i] if i < len(tokens) else x

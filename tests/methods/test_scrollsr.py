@@ -25,6 +25,7 @@ from methods.scrollsr.choose import identify, load
 from methods.scrollsr.files import DECODER, PROJECTOR, PROMPT, TRANSFORMER, locate
 from methods.scrollsr.flashvsr import FlashVSR, blank
 from methods.scrollsr.protocol import FrameByFrame, Still, assemble
+from methods.scrollsr.stream import Stream
 from methods.shared import upscaler
 from methods.upscale import upscale_video
 from tests.support.close import products, rounding
@@ -210,25 +211,29 @@ def test_the_released_networks_have_their_published_size() -> None:
     assert tuple(parts.prompt.shape) == (512, 4096)
 
 
-def test_a_cost_is_known_without_weights_and_the_cache_takes_what_it_takes() -> None:
+def test_a_cost_is_known_without_weights_and_the_cache_takes_what_it_takes(flashvsr: FlashVSR) -> None:
     """768 x 1280: 60 blocks, of which a head keeps 120 each, or all of the 11 x 11 near ones in three slots."""
-    video, frames = blank(), torch.empty((3, 21, 192, 320), device="meta")
+    networks, tokens, heads, layers, text = blank().networks, 60 * TOKENS, 12 * 128, 30, 512
+    stream = Stream(networks, 768, 1280)
     with counting() as tally:
-        assert made(video, frames).shape == (3, 21, 768, 1280)
+        frames, noise = (networks.prompt.new_empty(size) for size in ((3, 25, 768, 1280), (16, 6, 96, 160)))
+        assert stream.step(frames, noise).shape == (3, 21, 768, 1280)
     pairs = min(int(60**2 * 2.0) - 1, 3 * int(near(6, 10, 11).sum()))
-    tokens, heads, text = 60 * TOKENS, 12 * 128, 512
-    sparse = 30 * 3 * 4 * pairs * TOKENS**2 * heads
-    assert tally.attention == sparse + 30 * 4 * 3 * tokens * text * heads
-    cache = 30 * 2 * 3 * tokens * 1536 * 2
-    assert cache / (768 * 1280) == pytest.approx(4300, rel=0.01)
-    assert tally.peak > cache
+    sparse = layers * 3 * 4 * pairs * TOKENS**2 * heads
+    assert tally.attention == sparse + layers * 4 * 3 * tokens * text * heads
+    kept = sum(t.numel() * t.element_size() for pair in stream.kept for t in pair)
+    assert kept == layers * 2 * 3 * tokens * heads * 2 == 768 * 1280 * 4320
+    tiny = Stream(flashvsr.networks, 128, 128)
+    with torch.no_grad():
+        tiny.step(torch.zeros(3, 25, 128, 128), torch.zeros(16, 6, 16, 16), last=True)
+    assert not tiny.kept  # nothing comes after it
 
 
 def test_a_forecast_may_put_a_function_in_the_place_of_steps_whose_shapes_it_knows(flashvsr: FlashVSR) -> None:
     shapes = []
 
     def remember(step: Any) -> Any:
-        def known(_: Any, frames: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        def known(_: Any, frames: torch.Tensor, noise: torch.Tensor, last: bool) -> torch.Tensor:
             shapes.append((*frames.shape[1:], *noise.shape[1:]))
             return torch.zeros_like(frames[:, :-4])
 

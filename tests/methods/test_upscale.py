@@ -211,12 +211,17 @@ def test_base_and_weights_are_part_of_the_identity_and_where_they_lie_is_not(tmp
     assert len({recipe(one), recipe(two), recipe(one, "multidiffusion"), recipe(two, "multidiffusion")}) == 4
 
 
+@pytest.mark.parametrize(
+    ("preset", "names"), [("official", "real-esrgan-x4plus"), ("flashvsr", "flashvsr-v1.1 flashvsr-prompt")]
+)
 def test_weights_that_are_not_here_block_the_method_alone_and_name_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, names: str
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    suite = write_suite(tmp_path, SUITE.replace('ref = "plugins.py@latent-grain"', 'ref = "upscale"'))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    told = f'ref = "upscale"\npreset = "{preset}"'
+    suite = write_suite(tmp_path, SUITE.replace('ref = "plugins.py@latent-grain"', told))
     plan = make_plan(load_suite(str(suite)), Store(tmp_path / "store"))
     assert [b.label for b in plan.blocked] == ["latent"]
-    assert "scrollbench weights fetch real-esrgan-x4plus" in plan.blocked[0].reason
+    assert f"scrollbench weights fetch {names}" in plan.blocked[0].reason
     assert len(plan.wanted) == 3  # the other method's
