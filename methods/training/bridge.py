@@ -96,7 +96,7 @@ class Bridge:
         shapes = lora.layers(backbone.transformer, ADAPTED)
         self.module: nn.Module = Pairs(shapes, knobs["rank"], knobs["alpha"]).to(backbone.device)
         self.data, self.batch, self.lr = data.about, knobs["batch"], knobs["lr"] or RATES[knobs["optimiser"]]
-        self.accumulate, self.clip, self.averaged = knobs["accumulate"], knobs["clip"], knobs["averaged"]
+        self.accumulate, self.gradient_norm, self.averaged = knobs["accumulate"], knobs["clip"], knobs["averaged"]
         self.settings = {
             **knobs, "lr": self.lr, "backbone": backbone.name, "weights": weights, "precision": backbone.precision,
             "pictures": data.identity,

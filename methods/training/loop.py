@@ -38,7 +38,7 @@ class Recipe(Protocol):
     # What a recipe may also choose, and what happens where it does not:
     #   optimisers() -> list[torch.optim.Optimizer], each at the rate it begins with: adamw() at ``lr`` takes all;
     #   rate(step, steps) -> float, times those rates: warm_and_falling();
-    #   accumulate: int, losses that are averaged in a step: 1;   clip: float, most a step's gradient measures: 1;
+    #   accumulate: int, losses that are averaged in a step: 1;   gradient_norm: float, at most: 1;
     #   averaged: bool, whether what is saved is a moving average of the steps' weights: True;
     #   settings: dict of plain values that decide the result, for the card; a checkpoint of others is refused: {}.
 
@@ -166,7 +166,7 @@ def train(
     choose = getattr(recipe, "optimisers", None)
     optimisers = choose() if choose else [adamw(parameters, recipe.lr)]
     rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    rate, clip = getattr(recipe, "rate", warm_and_falling), getattr(recipe, "clip", 1.0)
+    rate, clip = getattr(recipe, "rate", warm_and_falling), getattr(recipe, "gradient_norm", 1.0)
     parts, settings = getattr(recipe, "accumulate", 1), dict(getattr(recipe, "settings", {}))
     averaged = getattr(recipe, "averaged", True)
     ema = {k: v.detach().clone() for k, v in recipe.module.state_dict().items()} if averaged else {}

@@ -132,7 +132,7 @@ def test_what_a_recipe_chooses_is_done_and_what_it_does_not_is_as_ever(tmp_path:
     cut = -0.5 * 3**-0.5  # a gradient of (30, 30, 30) cut to length 1, at rate 0.5
     assert moved("plain", averaged=False) == pytest.approx(cut, abs=1e-4)
     assert moved("twice", averaged=False, accumulate=2) == pytest.approx(cut, abs=1e-4)
-    assert moved("loose", averaged=False, accumulate=2, clip=1e3) == pytest.approx(-15.0, abs=1e-4)
+    assert moved("loose", averaged=False, accumulate=2, gradient_norm=1e3) == pytest.approx(-15.0, abs=1e-4)
     assert moved("average") == pytest.approx(0.9 * cut, abs=1e-4)  # of the start with weight 0.1
     assert set(Chooses.seen) == {(0, 1)}
 
