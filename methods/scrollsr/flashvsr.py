@@ -3,14 +3,15 @@
 Code and weights Apache-2.0 (OpenImagingLab/FlashVSR). As its released script with the tiny decoder: frames are enlarged
 by Pillow's bicubic filter from eight bits; one step from noise; colours by ``adain``.
 
-Deviations: noise comes from this benchmark's streams, a stream for each latent frame; clips and sides are filled up,
-not cut (:mod:`methods.scrollsr.rules`); frames leave as they are, where the scripts cut the fraction off at eight bits.
+Deviations: noise comes from this benchmark's streams, one for each block of a latent frame; clips and sides are filled
+up, not cut (:mod:`methods.scrollsr.rules`); frames leave as they are, where the scripts cut the fraction off at eight
+bits.
 
 PROPOSAL, spatial tiles: beyond 21 frames a cache takes 4.3 KB for each output pixel in bf16, however long the clip. So
-frames are made in tiles of whole blocks, each with ``context`` around it, of which nothing is kept, out of the noise of
-the whole frame. Attention reaches 5 blocks (160 px of the input) in every layer, so tiles differ from the whole where
-attention goes farther than ``context`` in 30 layers, and as each tile ranks its own blocks; colours are those of a
-tile. Nothing is blended. Not yet tried with the released weights, which were not at hand.
+frames are made in tiles of whole blocks, each with ``context`` around it, of which nothing is kept, out of one canvas
+of noise. Attention reaches 5 blocks (160 px of the input) in every layer, so tiles differ from the whole where it goes
+farther than ``context`` in 30 layers, and as each tile ranks its own blocks; colours are those of a tile. Nothing is
+blended. Not yet tried with the released weights, which were not at hand.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from methods.scrollsr.transformer import Sizes, Transformer
 
 SCALE = 4
 LATENT = BLOCK // (2 * SIDE)  # pixels of a latent's cell
+AROUND = 4  # pixels around a tile of the input; Pillow's filter looks at two of them
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class FlashVSR:
     Attributes:
         networks: frozen, all of one type on one device.
         reach: blocks of 128 px a side that a block may look at; 11 is stable, 9 sharper.
-        sparse: share of attention that is computed; 2.0, or 1.5 for speed.
+        sparse: times 60, the blocks that a block looks at on average; 2.0, or 1.5 for speed.
         colour: ``adain``, ``wavelet`` or ``none``.
         step: of a stream; a forecast puts another function here, which runs once for all tiles of one shape.
     """
@@ -97,8 +100,6 @@ class FlashVSR:
         plan, prompt = schedule(real), self.networks.prompt
         (top, bottom), (left, right) = tile.rows, tile.columns
         stream = Stream(self.networks, bottom - top, right - left, self.reach, self.sparse)
-        cells = tuple(slice(a // LATENT, b // LATENT) for a, b in (tile.rows, tile.columns))
-        whole = (16, side(height) // LATENT, side(width) // LATENT)
         # What was filled up has no part in the colours.
         inside = (..., slice(0, min(bottom, height) - top), slice(0, min(right, width) - left))
         y, x = (slice(a - edge, b - edge) for (a, b), edge in ((tile.kept_rows, top), (tile.kept_columns, left)))
@@ -106,19 +107,25 @@ class FlashVSR:
         for step in range(plan.steps):
             count, latents = (LATER, 2) if step else (FIRST, 6)
             seen = [enlarged(frames[:, min(i, real - 1)], tile) for i in range(made, made + count + AHEAD)]
-            z = torch.stack([_draw(noise, drawn + i, whole, prompt.device)[:, *cells] for i in range(latents)], dim=1)
-            clip = torch.stack(seen, dim=1).to(prompt)
-            raw = self.step(stream, clip, z.to(prompt), step == plan.steps - 1)
+            clip, z = torch.stack(seen, dim=1).to(prompt), self._draw(noise, range(drawn, drawn + latents), tile)
+            raw = self.step(stream, clip, z, step == plan.steps - 1)
             shown = FIXES[self.colour](raw[inside], clip[:, :-AHEAD][inside])[:, : real - made, y, x]
             yield Piece(made, tile.kept_rows[0], tile.kept_columns[0], (shown.to(frames) + 1) / 2)
             made, drawn = made + count, drawn + latents
 
-
-def _draw(noise: Noise, latent: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Noise of a whole latent frame, the same for all tiles."""
-    if device.type == "meta":
-        return torch.empty(shape, device=device)
-    return noise.normal(f"flashvsr-{latent}", shape)
+    def _draw(self, noise: Noise, latents: range, tile: Tile) -> Tensor:
+        """Noise of latent frames (channels, n, h, w), a stream for each block: the same wherever tiles are cut."""
+        like, channels = self.networks.prompt, self.networks.transformer.sizes.in_dim
+        sizes = [(b - a) // LATENT for a, b in (tile.rows, tile.columns)]
+        drawn = torch.empty((channels, len(latents), *sizes), dtype=like.dtype, device=like.device)
+        if drawn.device.type == "meta":
+            return drawn
+        cells = BLOCK // LATENT
+        rows, columns = (range(a // BLOCK, b // BLOCK) for a, b in (tile.rows, tile.columns))
+        for (i, latent), (j, row), (k, column) in product(*map(enumerate, (latents, rows, columns))):
+            block = noise.normal(f"flashvsr-{latent}-{row}-{column}", (channels, cells, cells))
+            drawn[:, i, j * cells : (j + 1) * cells, k * cells : (k + 1) * cells] = block
+        return drawn
 
 
 def tiles(size: tuple[int, ...], tile: int, context: int) -> Iterator[Tile]:
@@ -142,8 +149,10 @@ def enlarged(frame: Tensor, tile: Tile) -> Tensor:
     if frame.device.type == "meta":
         return torch.empty((3, bottom - top, right - left), device="meta")
     end_y, end_x = min(bottom, frame.shape[-2] * SCALE), min(right, frame.shape[-1] * SCALE)
-    picture = Image.fromarray((frame * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy())
-    box = (left / SCALE, top / SCALE, end_x / SCALE, end_y / SCALE)  # Pillow looks at what lies around a box
+    y, x = max(0, top // SCALE - AROUND), max(0, left // SCALE - AROUND)
+    near_by = frame[:, y : end_y // SCALE + AROUND, x : end_x // SCALE + AROUND]
+    picture = Image.fromarray((near_by * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy())
+    box = (left / SCALE - x, top / SCALE - y, end_x / SCALE - x, end_y / SCALE - y)
     large = picture.resize((end_x - left, end_y - top), Image.Resampling.BICUBIC, box)
     pixels = torch.from_numpy(np.array(large)).permute(2, 0, 1).float() / 127.5 - 1
     return F.pad(pixels[None], (0, right - end_x, 0, bottom - end_y), mode="replicate")[0]

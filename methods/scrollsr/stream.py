@@ -36,7 +36,7 @@ class Stream:
         networks: frozen, all of one type on one device.
         height, width: of the enlarged frames, multiples of 128.
         reach: blocks a side that a block of 128 x 128 px may look at.
-        sparse: share of attention that is computed; times 60 it is the blocks that a block looks at on average.
+        sparse: times 60, the blocks that a block looks at on average.
     """
 
     def __init__(self, networks: Networks, height: int, width: int, reach: int = 11, sparse: float = 2.0) -> None:
