@@ -288,7 +288,7 @@ def abridged(name: str, folder: Path) -> Path:
 def test_a_shipped_suite_runs_on_the_miniature_from_end_to_end(few: Path, shared_store: Path, name: str) -> None:
     file = abridged(name, few)
     chosen = load_suite(file, {"tier": "miniature"})
-    short = [f"--set={m.label}.steps=2" for m in chosen.methods if "steps" in m.params]
+    short = [f"--set={m.label}.{knob}=2" for m in chosen.methods for knob in ("steps", "kept") if knob in m.params]
     done = call("run", "--suite", file, "--tier", "miniature", "--limit", 2, "--store", shared_store, "--json", *short)
     assert done.exit_code == 0, done.stderr
     said = json.loads(done.stdout)
@@ -303,7 +303,7 @@ def test_a_shipped_suite_runs_on_the_miniature_from_end_to_end(few: Path, shared
 
 def test_listings_show_what_is_here_of_a_suite_and_what_is_not(few: Path) -> None:
     rows = {r["name"]: r for r in json.loads(call("list", "suites", "--json").stdout)}
-    assert rows["miniature"]["methods"] == "8"
+    assert rows["miniature"]["methods"] == "9"
     assert rows["scale-dit-4k"]["methods"].endswith(" of 13")
     assert rows["msd-fig4"]["parts"] == ["4to1 4096x1024"]
     assert rows["msd-fig4"]["tier"] == "full, miniature"

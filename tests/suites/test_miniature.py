@@ -16,7 +16,7 @@ from bench.store.index import build, query
 from bench.suites.load import load_suite
 from bench.suites.suite import Suite
 
-METHODS = {"direct", "multidiffusion", "direct:flux", "dype"} | {
+METHODS = {"direct", "multidiffusion", "direct:flux", "dype", "scale-dit"} | {
     f"world-{c}" for c in ("truth", "tiled", "blurred", "suns")
 }
 
@@ -25,8 +25,8 @@ METHODS = {"direct", "multidiffusion", "direct:flux", "dype"} | {
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     """The embedded suite with small reference sets, and few steps of its transformer; all else is as it is."""
     toml, sets = re.subn(r"count = \d+", "count = 24", Path(find("suites", "miniature")).read_text())
-    toml, rows = re.subn(r"set = { steps = \d+", "set = { steps = 3", toml)
-    assert (sets, rows) == (2, 2)
+    toml, rows = re.subn(r"set = { steps = \d+", "set = { steps = 3", toml.replace("kept = 13", "kept = 2"))
+    assert (sets, rows) == (2, 3)
     file = tmp_path_factory.mktemp("suite") / "miniature.toml"
     file.write_text(toml)
     return load_suite(file, {"limit": 2})
