@@ -191,7 +191,7 @@ class _Sheet:
 
     def caption(self, shot: Tile) -> str:
         names = sorted(shot.scores, key=lambda n: (CAPTION.index(n) if n in CAPTION else len(CAPTION), n))
-        return "  ·  ".join(([shot.note] if shot.note else []) + [f"{n} {number(shot.scores[n])}" for n in names[:3]])
+        return "  ·  ".join([f"{n} {number(shot.scores[n])}" for n in names[:3]] + ([shot.note] if shot.note else []))
 
     def text(self, pen: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, fill: Any, room: float) -> float:
         """Write a line that fits in ``room`` px, cut with an ellipsis; returns where it ends."""

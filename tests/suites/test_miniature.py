@@ -23,10 +23,11 @@ METHODS = {"direct", "multidiffusion", "direct:flux", "dype", "scale-dit"} | {
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    """The embedded suite with small reference sets, and few steps of its transformer; all else is as it is."""
+    """The embedded suite with small reference sets, fewer windows, few steps of its transformer; all else is as it is."""
     toml, sets = re.subn(r"count = \d+", "count = 24", Path(find("suites", "miniature")).read_text())
     toml, rows = re.subn(r"set = { steps = \d+", "set = { steps = 3", toml.replace("kept = 13", "kept = 2"))
-    assert (sets, rows) == (2, 3)
+    toml, strides = re.subn(r"stride = 2\b", "stride = 4", toml)
+    assert (sets, rows, strides) == (2, 3, 1)
     file = tmp_path_factory.mktemp("suite") / "miniature.toml"
     file.write_text(toml)
     return load_suite(file, {"limit": 2})
@@ -79,5 +80,5 @@ def test_the_same_command_again_makes_and_scores_nothing(store: Store, suite: Su
 
 
 def test_another_setting_of_a_knob_makes_new_pictures(store: Store, suite: Suite) -> None:
-    other = load_suite(suite.file, {"limit": 2, "set": ["multidiffusion.stride=4"]})
-    assert {job.use.label for job in make_plan(other, store).jobs} == {"multidiffusion[stride=4]"}
+    other = load_suite(suite.file, {"limit": 2, "set": ["multidiffusion.stride=8"]})
+    assert {job.use.label for job in make_plan(other, store).jobs} == {"multidiffusion[stride=8]"}
