@@ -23,7 +23,7 @@ METHODS = {"direct", "multidiffusion", "direct:flux", "dype", "scale-dit"} | {
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    """The embedded suite with small reference sets, fewer windows, few steps of its transformer; all else is as it is."""
+    """The embedded suite with small reference sets, fewer windows, few steps of its transformer; else as it is."""
     toml, sets = re.subn(r"count = \d+", "count = 24", Path(find("suites", "miniature")).read_text())
     toml, rows = re.subn(r"set = { steps = \d+", "set = { steps = 3", toml.replace("kept = 13", "kept = 2"))
     toml, strides = re.subn(r"stride = 2\b", "stride = 4", toml)
