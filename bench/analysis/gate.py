@@ -30,7 +30,7 @@ from bench.reading import read_toml
 from bench.stats.means import bounds, prompts_to_decide
 from bench.stats.sets import BLOCKS
 from bench.store.index import query
-from bench.store.tables import MATCH
+from bench.store.tables import MATCH, mean
 from bench.suites.load import with_methods
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _curves(side: Side, c: Comparison, prompts: list[str]) -> dict[str, dict[int
         return {}
     rows = query(side.store, f"""
         with cell as ({side.sql})
-        select p.prompt_id, s."index", avg(s.value) from score s join cell p on {MATCH}
+        select p.prompt_id, s."index", {mean("s.value", "p.seed")} from score s join cell p on {MATCH}
         where p.part = {text(c.part)} and p.prompt_id in ({", ".join(map(text, prompts))}) and s."index" is not null
               and s.protocol = {text(protocol["protocol"])} and s.name = {text(c.measure.value)} and s.value is not null
         group by all""")[1]  # fmt: skip

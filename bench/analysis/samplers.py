@@ -17,7 +17,7 @@ from bench.analysis.columns import COMPARED, belongs, seen_by, text
 from bench.errors import IncompleteError, UsageError, near
 from bench.pipeline.plan import SAMPLER, sampler_digest
 from bench.store.index import query
-from bench.store.tables import MATCH
+from bench.store.tables import MATCH, mean
 
 if TYPE_CHECKING:
     from bench.analysis.columns import Measure
@@ -160,7 +160,7 @@ def values(side: Side, wanted: Sequence[Measure]) -> Values:
         with cell as ({side.sql})
         select p.part, p.prompt_id, p.seed, s.protocol, s.name,
                case when count(*) filter (s."index" is null) > 0 then max(s.value) filter (s."index" is null)
-                    when count(s.value) = count(*) then avg(s.value) end
+                    when count(s.value) = count(*) then {mean("s.value", 's."index"')} end
         from score s join cell p on {MATCH}
         where (s.protocol, s.name) in ({pairs}) group by all""")[1]  # fmt: skip
     for part, prompt_id, seed, protocol, name, value in rows:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+
+def mean(value: str, order: str) -> str:
+    """The mean of a column in SQL, summed in one order: the same records give the same number, to its last bit."""
+    return f"list_avg(list({value} order by {order}))"
+
+
 # Columns common to every row that is a number of a metric. ``protocol`` is the digest of the others.
 PROTOCOL = {
     "protocol": "VARCHAR", "metric": "VARCHAR", "metric_version": "VARCHAR", "metric_source": "VARCHAR",
@@ -77,7 +83,7 @@ VIEWS: dict[str, str] = {
         with whole as (
             select image_id, prompt_id, asked, turn, protocol, name,
                    case when count(*) filter ("index" is null) > 0 then max(value) filter ("index" is null)
-                        when count(value) = count(*) then avg(value) end as value
+                        when count(value) = count(*) then {mean("value", '"index"')} end as value
             from score left join reading using (metric, name)
             group by image_id, prompt_id, asked, turn, protocol, name
             having count(*) filter ("index" is null) > 0 or coalesce(any_value(direction), '') <> 'none')
@@ -90,8 +96,9 @@ VIEWS: dict[str, str] = {
                unnest(['seconds', 'nfe', 'peak_bytes']), unnest([seconds, nfe::double, peak_bytes::double])
         from picture where image_id is not null""",
     # one row a prompt, seeds averaged inside it: what paired comparisons are made of
-    "pairs": """
-        select suite, suite_digest, tier, part, name as metric, protocol, prompt_id, method, avg(value) as value,
+    "pairs": f"""
+        select suite, suite_digest, tier, part, name as metric, protocol, prompt_id, method,
+               {mean("value", "seed")} as value,
                count(value) as seeds
         from observation group by suite, suite_digest, tier, part, name, protocol, prompt_id, method
         having count(value) > 0""",
@@ -104,18 +111,18 @@ VIEWS: dict[str, str] = {
         where s."index" is not null""",
     # one row per suite, part, method and number; a number that could not be had is there, as a NULL. Of the pictures
     # wanted, n have it, on some it is undefined (a count of what no caption asks for), on the rest it is missing
-    "leaderboard": """
+    "leaderboard": f"""
         with cell as (
             select suite, suite_digest, tier, part, method, any_value(control) as control,
                    any_value(optimises) as optimises, count(*) as wanted
             from member group by suite, suite_digest, tier, part, method),
         prompted as (
-            select suite_digest, part, method, protocol, name, avg(value) as value, count(value) as n,
-                   count(*) as looked
+            select suite_digest, part, method, protocol, name, prompt_id, {mean("value", "seed")} as value,
+                   count(value) as n, count(*) as looked
             from observation group by suite_digest, part, method, protocol, name, prompt_id),
         measured as (
-            select suite_digest, part, method, protocol, name, avg(value) as value, sum(n)::bigint as n,
-                   sum(looked - n)::bigint as undefined, count(value) as prompts
+            select suite_digest, part, method, protocol, name, {mean("value", "prompt_id")} as value,
+                   sum(n)::bigint as n, sum(looked - n)::bigint as undefined, count(value) as prompts
             from prompted group by suite_digest, part, method, protocol, name
             union all
             select suite_digest, part, method, protocol, name, value, n, 0, null from set_score),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from bench.errors import StoreError, UsageError
 from bench.store import index as index_module
 from bench.store.index import build_file, query_file
+from bench.store.tables import DERIVED, VIEWS, mean
 from tests.support.handmade import DIGEST, Hand
 
 
@@ -171,6 +173,19 @@ def test_building_again_gives_the_same_whatever_the_order_of_the_files(hand: Han
         assert rows(index, f"from {view} order by all") == rows(again, f"from {view} order by all")
     changed = [{**r, "values": {"kid": 0.5}} if r["kind"] == "set_score" else r for r in hand.records]
     assert board(build_file(changed, tmp_path / "again.duckdb"), "kid") != board(index, "kid")
+
+
+def test_means_are_summed_in_one_order_to_the_last_bit() -> None:
+    values = {"a": 1e16, "b": 1.0, "c": -1e16}  # 0 in this order; 1 where the first meets the last before b
+    ordered, plain = set(), set()
+    for order in ("abc", "acb", "cab", "bca"):
+        records = ", ".join(f"('{prompt}', {values[prompt]}::double)" for prompt in order)
+        [(one, other)] = duckdb.sql(f"select {mean('v', 'p')}, avg(v) from (values {records}) t(p, v)").fetchall()
+        ordered.add(one)
+        plain.add(other)
+    assert ordered == {0.0}
+    assert len(plain) > 1
+    assert not [name for name, view in {**VIEWS, **DERIVED}.items() if re.search(r"(?<!list_)avg\(", view)]
 
 
 def test_a_run_is_started_until_it_is_finished(hand: Hand, tmp_path: Path) -> None:
