@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmark
 from bench.extractors.lpips import Lpips
 from bench.types import Canvas
 from benchmarks import __main__ as command
-from benchmarks import attention, checkpoint, flux_step, overhead, sampling, scoring, sharing
+from benchmarks import attention, checkpoint, flux_step, overhead, sampling, scoring, sharing, walk
 from benchmarks.memory import peak
 from benchmarks.sampling import Drawn, Sampler, Task, faults, watched
 from benchmarks.timing import Report, Settings, counted, ratio, rounds, stopwatch
@@ -286,6 +286,25 @@ def test_the_full_size_step_is_that_of_the_public_architecture() -> None:
     told = flux_step.config()
     assert (told["num_layers"], told["num_single_layers"], told["num_attention_heads"]) == (19, 38, 24)
     assert set(flux_step.TINY) <= set(told) | {"patch_size"}
+
+
+# -- the walk
+
+
+def test_chunks_write_the_tokens_of_single_steps_in_fewer_calls_and_other_tokens_are_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = walk.walk(Settings(tmp_path, repeats=1, quick=True))
+    assert report.faults == []
+    rows = {r["columns"]: (r["one by one"], r["an extension"]) for r in report.tables["calls"]}
+    assert rows == {6: (62, 48), 4: (60, 32), 1: (57, 8)}  # tokens of the square but for the first row's; new tokens
+    assert len(report.ratios) == 3
+
+    def wrong(self: walk.OneByOne, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        return self.walk.feed([0] * len(tokens), positions)
+
+    monkeypatch.setattr(walk.OneByOne, "feed", wrong)
+    assert "other tokens" in walk.walk(Settings(tmp_path, repeats=1, quick=True)).faults[0]
 
 
 # -- the command

@@ -1,8 +1,10 @@
-"""What token samplers share: the canvas as a grid of tokens, and one token drawn from logits by a keyed number."""
+"""What token samplers share: a canvas as a grid of tokens, a token drawn by a keyed number, large maps decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import isqrt
 
 import numpy as np
 
@@ -37,7 +39,7 @@ def sampler(temperature: float, top_k: int, top_p: float) -> Callable[[Tensor, f
     Temperature, then the ``top_k`` most likely tokens (ties with the last stay; 0 is all), then the fewest of those
     whose probabilities reach ``top_p``, as in the released LlamaGen; from what is left the inverse of the cumulative
     distribution in order of token number, in float64 on the CPU, so that one number decides and no generator is used.
-    Temperature 0 takes the likeliest token.
+    Temperature 0 takes the likeliest token. On the meta device, where there are no numbers, the token is 0.
 
     Raises:
         UsageError: values out of range. The function raises ``FloatingPointError`` on logits that are not finite.
@@ -50,6 +52,8 @@ def sampler(temperature: float, top_k: int, top_p: float) -> Callable[[Tensor, f
     def pick(logits: Tensor, u: float) -> int:
         import torch
 
+        if logits.device.type == "meta":  # shapes without numbers: whatever token comes, it costs the same
+            return 0
         scores = logits.detach().cpu().double()
         if not scores.isfinite().all():
             raise FloatingPointError("the network's logits are not finite: try another precision")
@@ -67,3 +71,60 @@ def sampler(temperature: float, top_k: int, top_p: float) -> Callable[[Tensor, f
         return int(torch.searchsorted(heights, u * heights[-1], right=True))
 
     return pick
+
+
+LEAST = 9  # squares a piece: three sides each way, one of them beyond the piece's borders at each end
+
+
+def check_pieces(squares: int) -> None:
+    """Refuse pieces that hold nothing but their surroundings."""
+    if squares and squares < LEAST:
+        raise UsageError(
+            f"decode takes 0 (the whole map in one pass) or at least {LEAST} native squares, got {squares}"
+        )
+
+
+def decoded(backbone: TokensBackbone, tokens: Tensor, squares: int) -> Tensor:
+    """Picture (3, h * factor, w * factor) in [0, 1] of tokens (h, w), in bounded memory.
+
+    One pass where the map is at most ``squares`` native squares, or ``squares`` is 0. Else the decoder sees pieces of
+    no more than that, each with a side of the native square beyond its borders: half of it is only looked at, over the
+    rest pieces fade into each other. PROPOSAL: a decoder with normalisation and attention over the whole map, as VQ-16,
+    gives each piece slightly other tones, which a hard border would show.
+    """
+    import torch
+
+    check_pieces(squares)
+    (h, w), side, f = tokens.shape, backbone.side, backbone.factor
+    most = squares * side**2
+    if not squares or h * w <= most:
+        return backbone.decode(tokens)
+    wide = min(w, max(most // h, isqrt(most)))
+    tall = min(h, most // wide)
+    picture = torch.zeros((3, h * f, w * f), dtype=backbone.dtype, device=backbone.device)
+    rows, columns = _cuts(h, tall, side), _cuts(w, wide, side)
+    for y, down in zip(rows, _shares(rows, side, f, picture)):
+        for x, along in zip(columns, _shares(columns, side, f, picture)):
+            high, across = (slice(max(0, a - side), b + side) for a, b in (y, x))
+            there = (slice(high.start * f, high.stop * f), slice(across.start * f, across.stop * f))
+            share = down[there[0], None] * along[there[1]]
+            picture[:, there[0], there[1]] += backbone.decode(tokens[high, across]) * share
+    return picture
+
+
+def _cuts(length: int, most: int, side: int) -> list[tuple[int, int]]:
+    """(first, past the last) of even pieces, of at most ``most`` with a side more at each end; one where all fits."""
+    count = 1 if length <= most else -(-length // (most - 2 * side))
+    borders = [i * length // count for i in range(count + 1)]
+    return list(pairwise(borders))
+
+
+def _shares(cuts: Sequence[tuple[int, int]], side: int, f: int, like: Tensor) -> list[Tensor]:
+    """How much each piece counts at every pixel of an axis: 1 inside, a ramp over a side around borders; 1 in all."""
+    import torch
+
+    length = cuts[-1][1] * f
+    at = torch.arange(length, dtype=like.dtype, device=like.device) + 0.5
+    begun = [((at - start * f) / (side * f) + 0.5).clamp(0, 1) for start, _ in cuts[1:]]
+    ramps = [torch.ones_like(at), *begun, torch.zeros_like(at)]
+    return [now - later for now, later in pairwise(ramps)]

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from bench.errors import PrerequisiteError, UsageError
+from bench.noise import Noise
 from bench.pipeline import forecast as module
 from bench.pipeline.forecast import Forecast, forecast, gpus
 from bench.pipeline.meta import counting
+from bench.registry import find
 from bench.store import Store
 from bench.suites.suite import Suite
+from bench.types import Canvas
+from methods.backbones.llamagen.backbone import llamagen
 from methods.backbones.stable_diffusion import sd20
+from methods.backbones.tiny.llamagen import write_tiny_llamagen
 from tests.support.small import small
 
 SUITE = """
@@ -235,3 +241,22 @@ def test_networks_of_a_samplers_own_are_counted_once_for_every_shape(wide: Suite
         assert backbone.meter.remember(loss) is loss
     assert len(calls) == 1
     assert tally.other == 3 * 2 * 10**3
+
+
+@pytest.mark.parametrize("name", ["direct-tokens", "panollama"])
+def test_walks_over_tokens_are_counted_as_if_every_call_had_run(name: str, tmp_path: Path) -> None:
+    backbone = llamagen.outline(model=str(write_tiny_llamagen(tmp_path)))
+    method, prompt = find("methods", name), SimpleNamespace(id="boat", text="a boat", negative="")
+    canvas = Canvas(14, 8)  # 7 x 4 tokens
+    use = SimpleNamespace(method=method, params=method.resolve({}))
+    part: Any = SimpleNamespace(prompts=SimpleNamespace(prompts=[prompt]), canvas=canvas)
+    row = module._count(Forecast("p", name, "llamagen", "fp32", 1), backbone, use, part)  # type: ignore[arg-type]
+    assert (row.problem, row.nfe) == ("", 2 * 28)
+    assert row.parameters == sum(p.numel() for m in (backbone.gpt, backbone.vq, backbone.t5) for p in m.parameters())
+    assert row.weights == sum(t.nbytes for m in (backbone.gpt, backbone.vq, backbone.t5) for t in
+                              (*m.parameters(), *m.buffers()))  # fmt: skip
+    assert row.peak > row.weights
+    with counting() as tally:
+        method.fn(backbone, prompt, canvas, Noise(0, "boat"), **use.params)
+    assert (row.attention, row.other) == (tally.attention, tally.other)
+    assert row.attention > 0

@@ -146,6 +146,7 @@ FAMILIES: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("pixart-sigma", "direct-binned", partial(tiny_pipelines.write_pixart, sample_size=32)),
     ("wan-1.3b", "direct-video", tiny_pipelines.write_wan),
     ("llamagen", "direct-tokens", write_tiny_llamagen),
+    ("llamagen", "panollama", write_tiny_llamagen),
 ]
 
 

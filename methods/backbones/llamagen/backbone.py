@@ -75,6 +75,11 @@ class LlamaGen:
         self.side, self.factor, self.codes = isqrt(gpt.block_size), vq.factor, gpt.vocab_size
         self.meter = Meter(str(self.device))
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The networks and the tokenizer, by the names they were given under."""
+        return {"gpt": self.gpt, "vq": self.vq, "t5": self.t5, "tokenizer": self.tokenizer}
+
     def condition(self, prompt: str, negative: str = "") -> Conditioning:
         """Features (2, 120, 2048) and ``added["mask"]`` (2, 120), padding at the left and zero.
 
@@ -130,9 +135,17 @@ class LlamaGen:
         return tokens
 
 
-def skeleton(device: str = "meta", precision: str = "fp32") -> LlamaGen:
-    """The full-size backbone from ``configs/llamagen.json``: on the meta device every shape and cost, no numbers."""
-    return _blank("llamagen", released(), device, precision)
+def skeleton(folder: Path | None = None, device: str = "meta", precision: str = "fp32") -> LlamaGen:
+    """The full-size backbone from ``configs/llamagen.json``: on the meta device every shape and cost, no numbers.
+
+    With a ``folder``, the backbone that lies there.
+    """
+    return _blank("llamagen", released() if folder is None else _sizes(folder), device, precision)
+
+
+def _sizes(folder: Path) -> dict[str, dict[str, Any]]:
+    """The configuration of every part of a folder."""
+    return {part: json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in LAYOUT}
 
 
 def _blank(name: str, sizes: Mapping[str, Mapping[str, Any]], device: str, precision: str) -> LlamaGen:
@@ -176,9 +189,7 @@ def _locate_world(**_: Any) -> Weights:
 
 
 def _blank_world(folder: Path | None = None, device: str = "meta", precision: str = "fp32") -> LlamaGen:
-    folder = folder or _locate_world().folder
-    sizes = {part: json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in LAYOUT}
-    return _blank("world-llamagen", sizes, device, precision)
+    return _blank("world-llamagen", _sizes(folder or _locate_world().folder), device, precision)
 
 
 def _loaded(name: str, weights: Weights, device: str, precision: str) -> LlamaGen:

@@ -16,8 +16,9 @@ A sequence is ``cls_token_num`` text slots, then one slot per grid cell in raste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -140,6 +141,11 @@ class Block(nn.Module):
         return out
 
 
+def _call(layer: nn.Module, *inputs: Tensor) -> Tensor:
+    out: Tensor = layer(*inputs)
+    return out
+
+
 class GPT(nn.Module):
     """The transformer. Embed with ``cls_embedding`` or ``tok_embeddings``, then call with slots and a cache."""
 
@@ -152,15 +158,19 @@ class GPT(nn.Module):
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
 
-    def forward(self, x: Tensor, rotary: Tensor, slots: Tensor, mask: Tensor, cache: KVCache) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: Tensor, slots: Tensor, mask: Tensor, cache: KVCache,
+        through: Callable[..., Tensor] = _call,
+    ) -> Tensor:  # fmt: skip
         """Logits (rows, n, vocab_size), float32, of embeddings (rows, n, dim) put into the cache at ``slots`` (n).
 
         Args:
             rotary: the slots' rows of :func:`rotary_table`, (n, head_dim / 2, 2).
             mask: (rows, 1, n, end), true where a query may look; ``end`` is past the last slot in use.
+            through: what calls a layer, ``through(layer, *inputs)``.
         """
         for layer, keys, values in zip(self.layers, cache.keys, cache.values):
-            x = layer(x, rotary, slots, mask, keys, values)
+            x = through(layer, x, rotary, slots, mask, keys, values)
         logits: Tensor = self.output(self.norm(x))
         return logits.float()
 
@@ -215,6 +225,8 @@ class Walk:
         self.cache = KVCache(gpt, self.rows, slots)
         self.shown = torch.ones(self.rows, slots, dtype=torch.bool, device=self.device)
         self.fed = bytearray(slots)
+        # A forecast runs one layer once for every shape, and all of them too: there are as many shapes as positions.
+        self.network = meter.remember(partial(gpt, through=meter.remember(_call)))
 
     def reset(self) -> None:
         self.cache.reset()
@@ -242,7 +254,7 @@ class Walk:
             what = "the prompt" if gap < self.text else f"position {gap - self.text}"
             raise UsageError(f"the walk stands at position {end - 1 - self.text} and was never told {what}")
         where = torch.tensor(slots, device=self.device)
-        logits: Tensor = self.gpt(x, self.rotary[where], where, self.mask(where, end), self.cache)[:, -1]
+        logits: Tensor = self.network(x, self.rotary[where], where, self.mask(where, end), self.cache)[:, -1]
         self.meter.count(self.rows)
         uncond, cond = logits[0], logits[-1]
         return cond if self.rows == 1 else uncond + self.guidance * (cond - uncond)
