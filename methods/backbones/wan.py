@@ -5,7 +5,8 @@ noise: umT5 reads 512 tokens, whose padding becomes zeros, and prompts without a
 code brings a long default negative prompt, which is not put in here: it belongs to a prompt set that wants it.
 
 Latents are (n, 16, frames, h, w): the first latent frame is one picture, each further one is four. The table of
-rotary positions ends at 1024 tokens an axis (16,384 px); larger canvases are refused.
+rotary positions ends at 1024 tokens an axis (16,384 px); larger canvases are refused, unless a method has put computed
+positions in the table's place (:func:`methods.shared.positions.placed`).
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ class Wan(LatentNetwork):
         return mean, std
 
     def _check_table(self, height: int, width: int) -> None:
-        side, pixels = self.transformer.config.rope_max_seq_len, self.factor
+        side, pixels = getattr(self.transformer.rope, "max_seq_len", None), self.factor
+        if side is None:  # no table: positions are computed
+            return
         most = side * self.patch
         if max(height, width) > most:
             raise UsageError(
@@ -174,7 +177,7 @@ def _load_large(
 
 
 def _blank(name: str) -> Any:
-    return lambda **options: Wan(name, "", blank_parts(name), **options)
+    return lambda folder=None, **options: Wan(name, "", blank_parts(folder or name), **options)
 
 
 def _locate(model: str, revision: str | None, **_: Any) -> Weights:

@@ -166,7 +166,8 @@ def placed(backbone: Any, axes: Sequence[Axis]) -> Iterator[Any]:
 
     Yields:
         An object to set at any time: ``rules``, one for each axis, plain at first; and on Wan, which counts its tokens
-        itself, ``offset``, the position of the first one, zeros at first.
+        itself, ``offset``, the position of the first one, zeros at first, or ``positions``, those of all tokens
+        (tokens, axes), None at first. No position is looked up, so none is too large.
     """
     network = backbone.transformer
     name = "pos_embed" if hasattr(network, "pos_embed") else "rope"
@@ -191,12 +192,14 @@ def _table_class() -> Any:
             super().__init__()
             self.dims, self.rules, self.patch = tuple(dims), tuple(rules), patch
             self.offset: tuple[float, ...] = (0.0,) * len(self.dims)
+            self.positions: Tensor | None = None
 
         def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
             if given.ndim == 2:
                 return rotary(given, self.dims, self.rules)
             sizes = [n // p for n, p in zip(given.shape[2:], self.patch, strict=True)]
-            cos, sin = rotary(grid(sizes, self.offset, device=given.device), self.dims, self.rules)
+            places = grid(sizes, self.offset, device=given.device) if self.positions is None else self.positions
+            cos, sin = rotary(places.to(given.device), self.dims, self.rules)
             return cos[None, :, None], sin[None, :, None]
 
     return Table

@@ -112,6 +112,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "mad": {"stride": 2}, "scalecrafter": {"table": "sd1.5"},
     "syncdiffusion": {"window": 8, "stride": 4, "loss": "world-lpips"},
     "upscale": {"model": "world-upscaler", "base": "direct steps=2"}, "scale-dit": {"kept": 1, "bridge": "none"},
+    "scrollscape": {"alignment": "none", "frame_width": 2},
 }  # fmt: skip
 LATENT = [n for n in names("methods") if find("methods", n).family == "latent"]
 
@@ -145,6 +146,7 @@ FAMILIES: list[tuple[str, str, Callable[[Path], Path]]] = [
     ("pixart-sigma", "direct", tiny_pipelines.write_pixart),
     ("pixart-sigma", "direct-binned", partial(tiny_pipelines.write_pixart, sample_size=32)),
     ("wan-1.3b", "direct-video", tiny_pipelines.write_wan),
+    ("wan-1.3b", "scrollscape", tiny_pipelines.write_wan),
     ("llamagen", "direct-tokens", write_tiny_llamagen),
     ("llamagen", "panollama", write_tiny_llamagen),
 ]
