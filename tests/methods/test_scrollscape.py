@@ -22,13 +22,15 @@ from methods.backbones.stable_diffusion import world_sd
 from methods.backbones.wan import wan_small
 from methods.direct_video import direct_video
 from methods.scrollscape import ADAPTED, consensus, decoded, fused, scrollscape
-from methods.scrollsr.protocol import Piece
+from methods.scrollsr.choose import load
+from methods.scrollsr.protocol import Piece, assemble
 from methods.shared import lora, upscaler
 from methods.shared.scan import lay
 from methods.shared.windows import gather
 from tests.support.close import rounding, sampled
 from tests.support.shallow import shallow
 from tests.support.small import small
+from tests.support.tiny_flashvsr import write_flashvsr
 from tests.support.tiny_pipelines import write_wan
 
 BOAT = Prompt("boat", "a boat under one moon", "blurry")
@@ -206,6 +208,21 @@ def test_frames_are_enlarged_one_by_one_and_joined_at_their_new_size(backbone: A
         ours(backbone, model="world-upscaler", scale=5.0)
     with pytest.raises(UsageError, match=r"scale=2\.0 needs a network that enlarges, such as model=flashvsr"):
         ours(backbone, scale=2.0)
+
+
+def test_flashvsr_sees_the_frames_as_one_clip(backbone: Any, clips: list[torch.Tensor], tmp_path: Path) -> None:
+    name = f"flashvsr-v1.1:{write_flashvsr(tmp_path)}"
+    made = ours(
+        backbone, Canvas(24 * 64, 64), model=name, scale=4.0, frame_width=2, step=1, tap="image", steps=1, guidance=1.0
+    )
+    with torch.no_grad():
+        frames = torch.stack([backbone.decode(z)[0, :, 0] for z in clips[:23]], dim=1)
+        large = assemble(load(name, "cpu", "fp32", torch.float32)(frames, NOISE, 256, 160), 23, 64, 128)
+    scan = lay((1, 24), (21, 30, 52), frame=(1, 2), step=1)
+    expected = fused([Piece(0, 0, 0, large)], scan, 64).clamp(0, 1)
+    torch.testing.assert_close(made, expected, atol=rounding(1.0, 10), rtol=0)
+    backwards = fused([Piece(0, 0, 0, large.flip(1))], scan, 64).clamp(0, 1)
+    assert float((made - backwards).abs().max()) > 0.1  # the control: frames in another order
 
 
 # -- aligned weights
