@@ -174,7 +174,7 @@ def decoded(backbone: VideoBackbone, clip: Tensor, tap: str = "anchor", repeats:
         yield video[:, :1]
         yield from (video[:, 1 + i * stride : 1 + (i + 1) * stride] for i in range(clip.shape[2] - 1))
         return
-    for frame in clip.split(1, dim=2):
+    for frame in (clip[:, :, t : t + 1] for t in range(clip.shape[2])):
         if tap == "image":
             yield backbone.decode(frame)[0]
         else:
