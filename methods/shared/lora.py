@@ -183,15 +183,20 @@ def load(path: Path, device: Any = None, dtype: Any = None) -> dict[str, Lora]:
     return made
 
 
-def _header(path: Path) -> _Header:
+def header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes and metadata of a safetensors file, whose tensors are not read. Raises ``UsageError``."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            told = (file.metadata() or {}).get("lora_adapter_metadata")
+            return shapes, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is not a safetensors file that can be read: {error}") from error
+
+
+def _header(path: Path) -> _Header:
+    shapes, told = header(path)
     names = {}
     for key in shapes:
         for sign, what in _FOREIGN:
@@ -205,7 +210,7 @@ def _header(path: Path) -> _Header:
             raise UsageError(f"{path} holds {key!r}; expected transformer.MODULE.lora_A.weight and .lora_B.weight")
         part = match["part"]
         names[key] = match["module"], part if part == "alpha" else part[5]
-    return _Header(shapes, names, _alpha(path, told))
+    return _Header(shapes, names, _alpha(path, told.get("lora_adapter_metadata")))
 
 
 def _alpha(path: Path, told: str | None) -> float | None:

@@ -45,7 +45,7 @@ def check(path: Path, network: Any, pattern: str, optional: str, whose: str) -> 
     Raises:
         UsageError: no safetensors file, other layers or tensors, shapes that do not fit.
     """
-    shapes = _shapes(path)
+    shapes, _ = lora.header(path)
     if any("lora" in name for name in shapes):
         lora.check(path, lora.layers(network, pattern), lora.layers(network, optional), whose)
         return
@@ -70,7 +70,7 @@ def worn(network: Any, path: Path, device: Any) -> Iterator[None]:
     Raises:
         UsageError: whole weights for a network whose own are kept elsewhere layer by layer (``offload=sequential``).
     """
-    if any("lora" in name for name in _shapes(path)):
+    if any("lora" in name for name in lora.header(path)[0]):
         with adapted(network, lora.load(path, device, network.dtype)):
             yield
         return
@@ -129,13 +129,3 @@ def _paired_class() -> Any:
             return lora.linear(self.layer, x, self.pair)
 
     return Paired
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is not a safetensors file that can be read: {error}") from error
