@@ -16,7 +16,7 @@ from bench.registry import find
 from bench.store.pictures import levels
 from bench.types import Canvas, Prompt
 from bench.world.obedience import obedience, round_trip, token_squares
-from bench.world.recipes import flux, llamagen, llamagen_vq, wan, wan_vae
+from bench.world.recipes import flux, llamagen, llamagen_vq, vae, wan, wan_vae
 from bench.world.recipes.bank import Bank, load_bank
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import to_tensor
@@ -45,8 +45,7 @@ def few_squares() -> Iterator[None]:
             llamagen.LlamaGenRecipe,
         ):  # fmt: skip
             patch.setattr(recipe, "batch", 8)
-        for module in (wan_vae, llamagen_vq):
-            patch.setattr(module, "HELD_OUT", 10)
+        patch.setattr(vae, "HELD_OUT", 10)
         patch.setitem(llamagen.CONFIG, "n_layer", 2)
         yield
 

@@ -26,6 +26,17 @@ class Bank:
     wide: np.ndarray
 
 
+def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of a .npy file, mapped into memory; made where the file is missing, and then whole or not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temp = path.with_suffix(".tmp.npy")
+        np.save(temp, make())
+        temp.replace(path)
+    found: np.ndarray = np.load(path, mmap_mode="r")
+    return found
+
+
 def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int = 1) -> Bank:
     """The training bank, rendered on first use (about a minute) and cached as one .npy file a part.
 
@@ -36,25 +47,17 @@ def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int =
     wide_scenes = [sample_scene(rng) for _ in range(wide)]
     seeds = rng.integers(0, 2**31, squares + wide)
     copies = rng.integers(0, 6, wide)
-    cache.mkdir(parents=True, exist_ok=True)
     tag = f"{source_digest(render)[:8]}-{squares}-{wide}-{seed}"
 
-    def cached(name: str, shape: tuple[int, ...], make: Callable[[int], np.ndarray]) -> np.ndarray:
-        path = cache / f"{name}-{tag}.npy"
-        if not path.exists():
-            out = np.stack([make(i) for i in range(shape[0])])
-            temp = path.with_suffix(".tmp.npy")
-            np.save(temp, out)
-            temp.replace(path)
-        found: np.ndarray = np.load(path, mmap_mode="r")
-        return found
+    def cached(name: str, n: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
+        return kept(cache / f"{name}-{tag}.npy", lambda: np.stack([make(i) for i in range(n)]))
 
     return Bank(
-        squares=cached("squares", (squares, HEIGHT, HEIGHT, 3), lambda i: render(scenes[i], HEIGHT, int(seeds[i])).rgb),
+        squares=cached("squares", squares, lambda i: render(scenes[i], HEIGHT, int(seeds[i])).rgb),
         scenes=scenes,
         wide=cached(
             "wide",
-            (wide, HEIGHT, WIDE_WIDTH, 3),
+            wide,
             lambda i: render(wide_scenes[i], WIDE_WIDTH, int(seeds[squares + i]), copies=int(copies[i])).rgb,
         ),
     )

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel, T5TokenizerFast
 
 from bench.world.obedience import obedience, summary
-from bench.world.recipes.bank import DATA, Bank
+from bench.world.recipes.bank import DATA, Bank, kept
 from bench.world.recipes.llamagen_vq import CONFIG as VQ_CONFIG
 from bench.world.recipes.llamagen_vq import blank_vq, encode, write
 from bench.world.recipes.vae import to_tensor
@@ -68,15 +68,12 @@ class LlamaGenRecipe:
     @torch.no_grad()
     def cached(self, path: Path) -> np.ndarray:
         """Tokens (n, 64), uint16, of the bank's squares; made where the file is missing."""
-        if not path.exists():
-            squares = self.bank.squares
-            parts = [
-                encode(self.vq, to_tensor(squares[i : i + 100]))[1].flatten(1).numpy().astype(np.uint16)
-                for i in range(0, len(squares), 100)
-            ]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, np.concatenate(parts))
-        return np.load(path, mmap_mode="r")
+        squares = self.bank.squares
+        made = (
+            encode(self.vq, to_tensor(squares[i : i + 100]))[1].flatten(1).numpy().astype(np.uint16)
+            for i in range(0, len(squares), 100)
+        )
+        return kept(path, lambda: np.concatenate(list(made)))
 
     def read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """T5's features (n, slots, width) and what is text (n, slots), moved to the right end of the longest text."""

@@ -17,16 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.world.recipes.bank import DATA, Bank
-from bench.world.recipes.vae import to_tensor
-from bench.world.render import HEIGHT, render
-from bench.world.scene import sample_scene
+from bench.world.recipes.vae import draw_crops, draw_squares, held_out, psnr_each
 from methods.backbones.llamagen.vq import VQ, VQConfig
 from methods.training.loop import save_half
 
 CONFIG: dict[str, Any] = dict(
     codebook_size=2048, codebook_embed_dim=8, ch=32, ch_mult=[1, 1, 2], num_res_blocks=1, z_channels=64
 )
-HELD_OUT = 500  # squares; a fifth as many panoramas
 COMMIT = 0.25
 REVIVE = 1 / 32  # share of the steps that look for codes without use
 
@@ -58,12 +55,8 @@ class VqRecipe:
         return self.module.quantize.get_buffer("codebook_used")
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        if rng.random() < 0.125:
-            picks, x = rng.integers(0, len(self.bank.wide), self.batch // 2), int(rng.integers(0, 64))
-            rgb = self.bank.wide[np.sort(picks)][:, :, x : x + 64]
-        else:
-            rgb = self.bank.squares[np.sort(rng.integers(0, len(self.bank.squares), self.batch))]
-        x0 = to_tensor(rgb)
+        wide = rng.random() < 0.125
+        x0 = draw_crops(self.bank, rng, self.batch // 2) if wide else draw_squares(self.bank, rng, self.batch)
         z, tokens = encode(self.module, x0)
         self.count(z.detach(), tokens, noise, revive=rng.random() < REVIVE)
         q = look_up(self.module, tokens)
@@ -85,10 +78,7 @@ class VqRecipe:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        rng = np.random.default_rng(2**40)
-        scenes = [sample_scene(rng) for _ in range(HELD_OUT)]
-        squares = to_tensor(np.stack([render(s, HEIGHT, 2**31 + i).rgb for i, s in enumerate(scenes)]))
-        wide = to_tensor(np.stack([render(s, 256, 2**31 + i).rgb for i, s in enumerate(scenes[: HELD_OUT // 5])]))
+        squares, wide = held_out()
         used = torch.cat([encode(self.module, x)[1].flatten() for x in squares.split(50)]).unique()
         return {
             "psnr_squares_db": self.psnr(squares),
@@ -101,7 +91,7 @@ class VqRecipe:
         values = []
         for part in x.split(25):
             out = decode(self.module, encode(self.module, part)[1]).clamp(-1, 1)
-            values.append(-10 * torch.log10(((out - part) / 2).square().mean((1, 2, 3))))
+            values.append(psnr_each(out, part))
         return float(torch.cat(values).mean())
 
     def save(self, folder: Path) -> None:

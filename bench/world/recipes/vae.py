@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from bench.world.recipes.bank import DATA, Bank
+from bench.world.recipes.bank import DATA, Bank, kept
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene
 
@@ -19,6 +19,7 @@ CONFIG = dict(
     down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
     block_out_channels=(32, 64, 96), layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False,
 )  # fmt: skip
+HELD_OUT = 500  # squares; a fifth as many panoramas
 
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
@@ -29,15 +30,38 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
 @torch.no_grad()
 def cached_latents(vae: AutoencoderKL, bank: Bank, work: Path) -> np.ndarray:
     """The mode of every square's latents times the scaling factor, float16 (n, 16, 8, 8), kept beside the bank."""
-    path = work / "bank" / "latents.npy"
-    if not path.exists():
-        parts = []
-        for start in range(0, len(bank.squares), 250):
-            x = to_tensor(bank.squares[start : start + 250])
-            parts.append((vae.encode(x).latent_dist.mode() * vae.config.scaling_factor).half().numpy())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.concatenate(parts))
-    return np.load(path, mmap_mode="r")
+
+    def latents(rgb: np.ndarray) -> np.ndarray:
+        return (vae.encode(to_tensor(rgb)).latent_dist.mode() * vae.config.scaling_factor).half().numpy()
+
+    n = len(bank.squares)
+    made = (latents(bank.squares[i : i + 250]) for i in range(0, n, 250))
+    return kept(work / "bank" / "latents.npy", lambda: np.concatenate(list(made)))
+
+
+def draw_squares(bank: Bank, rng: np.random.Generator, n: int) -> Tensor:
+    """Squares of the bank, (n, 3, 32, 32)."""
+    return to_tensor(bank.squares[np.sort(rng.integers(0, len(bank.squares), n))])
+
+
+def draw_crops(bank: Bank, rng: np.random.Generator, n: int) -> Tensor:
+    """Crops of the bank's panoramas, all at one place, (n, 3, 32, 64)."""
+    picks, x = rng.integers(0, len(bank.wide), n), int(rng.integers(0, 64))
+    return to_tensor(bank.wide[np.sort(picks)][:, :, x : x + 64])
+
+
+def held_out() -> tuple[Tensor, Tensor]:
+    """Fresh squares, and panoramas 256 px wide of the first of their scenes."""
+    rng = np.random.default_rng(2**40)
+    scenes = [sample_scene(rng) for _ in range(HELD_OUT)]
+    squares = np.stack([render(s, HEIGHT, 2**31 + i).rgb for i, s in enumerate(scenes)])
+    wide = np.stack([render(s, 256, 2**31 + i).rgb for i, s in enumerate(scenes[: HELD_OUT // 5])])
+    return to_tensor(squares), to_tensor(wide)
+
+
+def psnr_each(out: Tensor, x: Tensor) -> Tensor:
+    """The PSNR of each picture or clip in [-1, 1] as of 8-bit pixels, dB, (n,)."""
+    return -10 * torch.log10(((out - x) / 2).square().flatten(1).mean(1))
 
 
 class VaeRecipe:
@@ -55,12 +79,8 @@ class VaeRecipe:
         self.module = AutoencoderKL(**CONFIG)
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        if rng.random() < 0.125:
-            picks, x = rng.integers(0, len(self.bank.wide), self.batch // 2), int(rng.integers(0, 64))
-            rgb = self.bank.wide[np.sort(picks)][:, :, x : x + 64]
-        else:
-            rgb = self.bank.squares[np.sort(rng.integers(0, len(self.bank.squares), self.batch))]
-        x0 = to_tensor(rgb)
+        wide = rng.random() < 0.125
+        x0 = draw_crops(self.bank, rng, self.batch // 2) if wide else draw_squares(self.bank, rng, self.batch)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = self.module.encode(x0).latent_dist
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
@@ -71,10 +91,7 @@ class VaeRecipe:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        rng = np.random.default_rng(2**40)
-        scenes = [sample_scene(rng) for _ in range(500)]
-        squares = to_tensor(np.stack([render(s, HEIGHT, 2**31 + i).rgb for i, s in enumerate(scenes)]))
-        wide = to_tensor(np.stack([render(s, 256, 2**31 + i).rgb for i, s in enumerate(scenes[:100])]))
+        squares, wide = held_out()
         return {"psnr_squares_db": self.psnr(squares), "psnr_256_wide_db": self.psnr(wide)}
 
     def psnr(self, x: Tensor) -> float:
@@ -82,8 +99,7 @@ class VaeRecipe:
         values = []
         for part in x.split(50):
             out = self.module.decode(self.module.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
-            mse = ((out - part) / 2).square().mean((1, 2, 3))
-            values.append(-10 * torch.log10(mse))
+            values.append(psnr_each(out, part))
         return float(torch.cat(values).mean())
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import UMT5Config, UMT5EncoderModel
 
 from bench.world.obedience import obedience, summary
-from bench.world.recipes.bank import DATA, Bank
+from bench.world.recipes.bank import DATA, Bank, kept
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import to_tensor
 from bench.world.recipes.wan_vae import encode
@@ -79,15 +79,17 @@ class WanRecipe:
     @torch.no_grad()
     def cached(self, path: Path, pictures: Callable[[], np.ndarray]) -> np.ndarray:
         """Normalised latents (n, 16, 8, cells), float16, of pictures that are only made where the file is missing."""
-        if not path.exists():
-            config = self.vae.config
-            mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
+        config = self.vae.config
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std))
+
+        def latents() -> np.ndarray:
             rgb, parts = pictures(), []
             for start in range(0, len(rgb), 50):
                 z = encode(self.vae, to_tensor(rgb[start : start + 50])[:, :, None]).chunk(2, dim=1)[0]
                 parts.append(((z[:, :, 0] - mean) / std).half().numpy())
-            np.save(path, np.concatenate(parts))
-        return np.load(path, mmap_mode="r")
+            return np.concatenate(parts)
+
+        return kept(path, latents)
 
     def read(self, texts: list[str]) -> Tensor:
         """umT5's embeddings (n, 32, width), zeros behind each text."""

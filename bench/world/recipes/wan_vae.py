@@ -21,16 +21,14 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, Wa
 from torch import Tensor
 
 from bench.world.recipes.bank import DATA, Bank
-from bench.world.recipes.vae import to_tensor
-from bench.world.render import HEIGHT, render
-from bench.world.scene import sample_scene
+from bench.world.recipes.vae import draw_crops, draw_squares, held_out, psnr_each, to_tensor
+from bench.world.render import HEIGHT
 
 CONFIG: dict[str, Any] = dict(
     base_dim=16, z_dim=16, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[True, True],
     latents_mean=[0.0] * 16, latents_std=[1.0] * 16, scale_factor_spatial=4, scale_factor_temporal=4,
 )  # fmt: skip
 FRAMES = 5  # of a clip: two latent frames
-HELD_OUT = 500  # squares; a fifth as many panoramas, a tenth as many clips
 
 
 class WanVaeRecipe:
@@ -53,10 +51,9 @@ class WanVaeRecipe:
         if kind < 0.25:
             x0 = drift(self.bank, rng, self.batch // 8)
         elif kind < 0.375:
-            picks, x = rng.integers(0, len(self.bank.wide), self.batch // 2), int(rng.integers(0, 64))
-            x0 = to_tensor(self.bank.wide[np.sort(picks)][:, :, x : x + 64])[:, :, None]
+            x0 = draw_crops(self.bank, rng, self.batch // 2)[:, :, None]
         else:
-            x0 = to_tensor(self.bank.squares[np.sort(rng.integers(0, len(self.bank.squares), self.batch))])[:, :, None]
+            x0 = draw_squares(self.bank, rng, self.batch)[:, :, None]
         mean, logvar = encode(self.module, x0).chunk(2, dim=1)
         logvar = logvar.clamp(-30, 20)
         out = decode(self.module, mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=noise))
@@ -65,12 +62,9 @@ class WanVaeRecipe:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        rng = np.random.default_rng(2**40)
-        scenes = [sample_scene(rng) for _ in range(HELD_OUT)]
-        squares = to_tensor(np.stack([render(s, HEIGHT, 2**31 + i).rgb for i, s in enumerate(scenes)]))
-        wide = to_tensor(np.stack([render(s, 256, 2**31 + i).rgb for i, s in enumerate(scenes[: HELD_OUT // 5])]))
+        squares, wide = held_out()
         clips = torch.stack(
-            [wide[: HELD_OUT // 10, :, :, x : x + HEIGHT] for x in range(100, 109)], 2
+            [wide[: len(wide) // 2, :, :, x : x + HEIGHT] for x in range(100, 109)], 2
         )  # nine frames, 1 px a frame
         shown = {"squares": squares[:, :, None], "256_wide": wide[:, :, None], "clips": clips}
         return {f"psnr_{name}_db": self.psnr(x) for name, x in shown.items()}
@@ -80,7 +74,7 @@ class WanVaeRecipe:
         values = []
         for part in x.split(25):
             out = self.module.decode(self.module.encode(part).latent_dist.mode()).sample
-            values.append(-10 * torch.log10(((out - part) / 2).square().mean((1, 2, 3, 4))))
+            values.append(psnr_each(out, part))
         return float(torch.cat(values).mean())
 
     @torch.no_grad()
