@@ -23,7 +23,8 @@ Written for Wan2.1 (FACT: text to video, 1.3B).
    PROPOSAL: frames are made on a canvas so much smaller that its short side is the native frame's, at most 4 times;
    what is too large in the end is resized down.
 6. FACT: neighbouring frames are joined by weights that fall off to a frame's edges. What reaches beyond the canvas, at
-   the right and below, is cut off (PROPOSAL).
+   the right and below, is cut off (PROPOSAL). Frames are decoded, enlarged and handed on one at a time, as parts of the
+   picture that add up to it (:class:`bench.types.Parts`), so a large picture is never whole in memory.
 
 ``alignment`` names the weights into which ScanPE was trained (FACT: 10,000 steps of flow matching on some 3,000
 pictures; whether all weights or a LoRA was not found, both are taken). Rows of the paper's ablation are presets:
@@ -43,11 +44,11 @@ from bench.errors import UsageError, near
 from bench.extractors.weights.manifest import checkpoints
 from bench.noise import Noise
 from bench.registry import method
-from bench.types import Canvas, Prompt
+from bench.types import Canvas, Parts, Prompt, large
 from methods.backbones import Scheduler, Tensor, VideoBackbone
 from methods.direct import direct_latents
 from methods.scrollsr.choose import identify, load
-from methods.scrollsr.protocol import Piece, VideoUpscaler, check_tiles
+from methods.scrollsr.protocol import FrameByFrame, Piece, VideoUpscaler, check_tiles
 from methods.shared import lora, trained
 from methods.shared.canvas import cells, start
 from methods.shared.positions import axes_of, placed
@@ -196,32 +197,28 @@ def enlarged(
 
     if upscaler is None:
         return (Piece(t, 0, 0, frame[:, None]) for t, frame in enumerate(frames))
+    if isinstance(upscaler, FrameByFrame):  # others see the clip
+        each = (next(upscaler(frame[:, None], noise, tile, context)) for frame in frames)
+        return (piece._replace(first=t) for t, piece in enumerate(each))
     return upscaler(torch.stack(list(frames), dim=1), noise, tile, context)
 
 
-def fused(pieces: Iterable[Piece], scan: Scan, unit: int) -> Tensor:
-    """What all frames show together, (3, height, width), each pixel by the frames' shares of it.
+def fused(pieces: Iterable[Piece], scan: Scan, unit: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Parts (y, x, pixels) that add up to what all frames show together, each pixel by the frames' shares of it.
 
-    Pieces are added one after the other, each is forgotten then.
+    A piece is forgotten when its parts are handed on.
 
     Args:
         unit: pixels a side of a token.
     """
     down, across = (shares(n, side * unit, scan.step * unit) for n, side in zip(scan.stops, scan.frame))
     places, far = scan.places, scan.step * unit
-    whole: Tensor | None = None
     for piece in pieces:
-        if whole is None:
-            whole = piece.pixels.new_zeros((3, *(side * unit for side in scan.covered)))
-            down, across = down.to(whole), across.to(whole)
+        down, across = down.to(piece.pixels), across.to(piece.pixels)
         height, width = piece.pixels.shape[-2:]
         y, x = slice(piece.y, piece.y + height), slice(piece.x, piece.x + width)
         for (i, j), shown in zip(places[piece.first :], piece.pixels.unbind(1)):
-            there = whole[:, i * far + y.start : i * far + y.stop, j * far + x.start : j * far + x.stop]
-            there += down[i, y, None] * across[j, x] * shown
-    if whole is None:
-        raise ValueError("no frames")
-    return whole
+            yield i * far + piece.y, j * far + piece.x, down[i, y, None] * across[j, x] * shown
 
 
 @method(
@@ -260,7 +257,7 @@ def scrollscape(
     scale: float | None = None,
     tile: int = 256,
     context: int = 160,
-) -> Tensor:
+) -> Tensor | Parts:
     """Sample a clip whose frames are windows of the canvas, at their positions on it, and join the frames.
 
     Args:
@@ -283,7 +280,7 @@ def scrollscape(
         tile, context: of that network, as :func:`methods.upscale.upscale` says.
 
     Returns:
-        (3, height, width) in [0, 1].
+        (3, height, width) in [0, 1]; where that is too large to be whole, parts that add up to it.
 
     Raises:
         PrerequisiteError: weights that are not here.
@@ -308,11 +305,16 @@ def scrollscape(
                 windows,
                 sync,
             )
-    with torch.no_grad(), backbone.meter.stage("fuse" if upscaler is None else "upscale"):
-        frames = map(consensus, decoded(backbone, clip, tap, repeats))
-        larger = 1 if upscaler is None else upscaler.scale
-        whole = fused(enlarged(frames, upscaler, noise, tile, context), view, larger * backbone.factor * backbone.patch)
-        return _cut(whole, (base.height * larger, base.width * larger), (canvas.height, canvas.width))
+    larger = 1 if upscaler is None else upscaler.scale
+
+    @torch.no_grad()
+    def parts() -> Iterator[tuple[int, int, Tensor]]:
+        with backbone.meter.stage("fuse" if upscaler is None else "upscale"):
+            frames = map(consensus, decoded(backbone, clip, tap, repeats))
+            pieces = enlarged(frames, upscaler, noise, tile, context)
+            yield from fused(pieces, view, larger * backbone.factor * backbone.patch)
+
+    return _brought(Parts(base.height * larger, base.width * larger, parts()), (canvas.height, canvas.width))
 
 
 def _upscaler(
@@ -353,11 +355,13 @@ def _noise(backbone: VideoBackbone, scheduler: Scheduler, noise: Noise, scan: Sc
     return stacked(gather(start(backbone, scheduler, noise, (1, height, width))[:, :, 0], windows))
 
 
-def _cut(whole: Tensor, made: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The part of the canvas, ``made`` (height, width), brought to its ``size``."""
+def _brought(made: Parts, size: tuple[int, int]) -> Tensor | Parts:
+    """The picture at the canvas's ``size``: parts where it is large and need not be resized."""
     from torch.nn.functional import interpolate
 
-    picture = whole[:, : made[0], : made[1]]
-    if made != size:
+    if made.shape[1:] == size and large(*size):
+        return made
+    picture: Tensor = made.whole()
+    if made.shape[1:] != size:
         picture = interpolate(picture[None], size, mode="bicubic", antialias=True)[0]
     return picture.clamp(0, 1)

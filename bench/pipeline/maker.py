@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.errors import PrerequisiteError
+from bench.errors import PrerequisiteError, StoreError
 from bench.noise import Noise
 from bench.pipeline.environment import release_memory
 from bench.pipeline.isolation import isolated, touched
@@ -20,9 +21,10 @@ from bench.pipeline.probe import Probe
 from bench.registry import find
 from bench.store import Store
 from bench.store.pictures import levels
+from bench.store.raster import STRIP, Raster, Sum
 from bench.store.records import Record
 from bench.suites.values import MethodUse
-from bench.types import Canvas, Cost
+from bench.types import Canvas, Cost, Parts, large
 
 NAMED = 20  # changes of a backbone that a record names
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
@@ -53,6 +55,8 @@ class Maker:
         failure = None
         try:
             rgb, flags, cost, changed = self._sample(job)
+        except StoreError:  # no sampler's fault: the disk is full
+            raise
         except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
             failure = {"kind": "failure", **base, "reason": classify(error), "message": explain(error)}
         if failure is not None:
@@ -64,13 +68,13 @@ class Maker:
             "height": rgb.shape[0], "flags": flags, "cost": asdict(cost), **({"changed": changed} if changed else {}),
         }  # fmt: skip
 
-    def _sample(self, job: Job) -> tuple[np.ndarray, list[str], Cost, list[str]]:
+    def _sample(self, job: Job) -> tuple[np.ndarray | Raster, list[str], Cost, list[str]]:
         """The picture, flags, cost, and what the sampler left changed."""
         backbone = None if job.use.control else self._load(job.use)
         if backbone is not None:
             _check_loaded(job, backbone)
         try:
-            rgb, flags, cost, settings = _call(job, backbone)
+            rgb, flags, cost, settings = _call(job, backbone, self.store.root)
         finally:
             changed = self._mend()
         flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
@@ -132,7 +136,7 @@ def _check_loaded(job: Job, backbone: Any) -> None:
             )
 
 
-def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[str]]:
+def _call(job: Job, backbone: Any, folder: Path) -> tuple[np.ndarray | Raster, list[str], Cost, list[str]]:
     """The picture, flags, cost, and the settings that the sampler changed, which are as before.
 
     Raises:
@@ -147,12 +151,47 @@ def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[st
     started = time.perf_counter()
     with isolated() as traces:
         picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **job.use.params)
-        rgb, flags = to_rgb(picture, job.recipe.canvas)
+        rgb, flags = finished(picture, job.recipe.canvas, folder)
     if traces.drawn:
         raise RuntimeError(touched(traces.drawn))
     if meter is None:
         return rgb, flags, Cost(0, {"render": time.perf_counter() - started}), traces.changed
     return rgb, [*flags, *getattr(meter, "flags", ())], meter.cost(), traces.changed
+
+
+def finished(picture: Any, canvas: Canvas, folder: Path) -> tuple[np.ndarray | Raster, list[str]]:
+    """:func:`to_rgb`, of a large picture (:func:`bench.types.large`) strip by strip and on disk.
+
+    Args:
+        picture: as there, or :class:`bench.types.Parts` that add up to it.
+        canvas: what was asked for.
+        folder: where a large picture is summed and lies.
+
+    Raises:
+        ValueError: as there.
+        StoreError: the disk is full.
+    """
+    (height, width), shape = (canvas.height, canvas.width), getattr(picture, "shape", None)
+    if not large(height, width) or shape is None:
+        return to_rgb(picture.whole() if isinstance(picture, Parts) else picture, canvas)
+    if tuple(shape) != (expected := (3, height, width)):
+        raise ValueError(f"the method must return a picture of shape {expected} in [0, 1], got shape {tuple(shape)}")
+    if isinstance(picture, Parts):
+        total = Sum(folder, height, width)
+        for y, x, values in picture:
+            total.add(y, x, values.detach().cpu().float().numpy() if hasattr(values, "detach") else values)
+        rows: Iterable[Iterable[Any]] = total.blocks()
+    else:
+        rows = ([picture[:, y : y + STRIP]] for y in range(0, height, STRIP))
+    seen: list[list[str]] = []
+
+    def strip(row: Iterable[Any]) -> np.ndarray:
+        made = [to_rgb(part, Canvas(part.shape[2], part.shape[1])) for part in row]
+        seen.extend(flags for _, flags in made)
+        return np.concatenate([rgb for rgb, _ in made], axis=1)
+
+    pixels = Raster(folder, height, width, map(strip, rows))
+    return pixels, ["nan"] * any("nan" in f for f in seen) + ["black"] * all("black" in f for f in seen)
 
 
 def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bench.analysis.columns import text
 from bench.errors import StoreError
 from bench.prompts.sets import spread
 from bench.report.wording import number
 from bench.store.index import query
+from bench.store.raster import STRIP, Raster
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -185,7 +188,10 @@ class _Sheet:
     def picture(self, store: Store, image_id: str, wide: int, high: int) -> Image.Image:
         from PIL import Image
 
-        image = Image.fromarray(store.read_image(image_id))
+        pixels = store.open_image(image_id)
+        if not isinstance(pixels, np.ndarray):
+            return reduced(pixels, wide, high)
+        image = Image.fromarray(pixels)
         enlarged = self.scale >= 1
         return image.resize((wide, high), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)
 
@@ -202,6 +208,24 @@ class _Sheet:
             text = text.rstrip() + "…"
         pen.text((x, y), text, font=font, fill=fill)
         return x + font.getlength(text)
+
+
+def reduced(pixels: Raster, wide: int, high: int) -> Image.Image:
+    """A picture on disk at a smaller size: as Pillow resizes, first along its longer side, here a part at a time."""
+    from PIL import Image
+
+    filter, (height, width, _) = Image.Resampling.LANCZOS, pixels.shape
+    if width >= height:
+        narrow = Image.new("RGB", (wide, height))
+        for y in range(0, height, STRIP):
+            part = Image.fromarray(pixels[y : y + STRIP, :])
+            narrow.paste(part.resize((wide, part.height), filter), (0, y))
+    else:
+        narrow = Image.new("RGB", (width, high))
+        for x in range(0, width, STRIP):
+            part = Image.fromarray(pixels[:, x : x + STRIP])
+            narrow.paste(part.resize((part.width, high), filter), (x, 0))
+    return narrow.resize((wide, high), filter)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

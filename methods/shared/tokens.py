@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from math import isqrt
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.errors import UsageError
 from bench.noise import Noise
-from bench.types import Canvas
+from bench.types import Canvas, Parts
 from methods.backbones import Tensor, TokensBackbone
 
 
@@ -84,8 +84,8 @@ def check_pieces(squares: int) -> None:
         )
 
 
-def decoded(backbone: TokensBackbone, tokens: Tensor, squares: int) -> Tensor:
-    """Picture (3, h * factor, w * factor) in [0, 1] of tokens (h, w), in bounded memory.
+def decoded(backbone: TokensBackbone, tokens: Tensor, squares: int) -> Tensor | Parts:
+    """Picture (3, h * factor, w * factor) in [0, 1] of tokens (h, w), in bounded memory: a large one as parts.
 
     One pass where the map is at most ``squares`` native squares, or ``squares`` is 0. Else the decoder sees pieces of
     no more than that, each with a side of the native square beyond its borders: half of it is only looked at, over the
@@ -101,14 +101,19 @@ def decoded(backbone: TokensBackbone, tokens: Tensor, squares: int) -> Tensor:
         return backbone.decode(tokens)
     wide = min(w, max(most // h, isqrt(most)))
     tall = min(h, most // wide)
-    picture = torch.zeros((3, h * f, w * f), dtype=backbone.dtype, device=backbone.device)
     rows, columns = _cuts(h, tall, side), _cuts(w, wide, side)
-    for y, down in zip(rows, _shares(rows, side, f, picture)):
-        for x, along in zip(columns, _shares(columns, side, f, picture)):
-            high, across = (slice(max(0, a - side), b + side) for a, b in (y, x))
-            there = (slice(high.start * f, high.stop * f), slice(across.start * f, across.stop * f))
-            share = down[there[0], None] * along[there[1]]
-            picture[:, there[0], there[1]] += backbone.decode(tokens[high, across]) * share
+    like = torch.zeros((), dtype=backbone.dtype, device=backbone.device)
+
+    @torch.no_grad()
+    def pieces() -> Iterator[tuple[int, int, Tensor]]:
+        for y, down in zip(rows, _shares(rows, side, f, like)):
+            for x, along in zip(columns, _shares(columns, side, f, like)):
+                high, across = (slice(max(0, a - side), b + side) for a, b in (y, x))
+                there = (slice(high.start * f, high.stop * f), slice(across.start * f, across.stop * f))
+                share = down[there[0], None] * along[there[1]]
+                yield there[0].start, there[1].start, backbone.decode(tokens[high, across]) * share
+
+    picture: Tensor | Parts = Parts(h * f, w * f, pieces()).settled()
     return picture
 
 
