@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,6 +106,22 @@ def muon_and_adamw(module: nn.Module, blocks: Iterable[nn.Module], lr: float) ->
     matrices = {id(p): p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in matrices]
     return [Muon(matrices.values(), lr), adamw(rest, lr)]
+
+
+def check_numbers(owner: str, knobs: Mapping[str, Any]) -> None:
+    """Refuse the numbers of a training's usual knobs that are out of range; None is any knob's own default.
+
+    Raises:
+        UsageError: such a knob.
+    """
+    for knob in ("rank", "batch", "accumulate", "size", "frames"):
+        if knobs.get(knob) is not None and knobs[knob] < 1:
+            raise UsageError(f"{owner}: {knob} must be at least 1, got {knobs[knob]}")
+    for knob in ("alpha", "lr", "clip", "shift"):
+        if knobs.get(knob) is not None and not knobs[knob] > 0:
+            raise UsageError(f"{owner}: {knob} must be above 0, got {knobs[knob]}")
+    if not 0 <= knobs["drop"] <= 1:
+        raise UsageError(f"{owner}: drop must be 0 to 1, a probability; got {knobs['drop']}")
 
 
 @dataclass
