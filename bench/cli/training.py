@@ -34,7 +34,10 @@ def train(
     precision: Annotated[str | None, typer.Option("--precision", help="Of the backbone: fp32, bf16.")] = None,
     json: Json = False,
 ) -> None:
-    """Train the weights that a method needs. Seeded; the same command again resumes."""
+    """Train the weights that a method needs. Seeded; the same command again resumes.
+
+    On several GPUs: accelerate launch --num_processes N $(which scrollbench) train ... --device cuda
+    """
     flags = {"rank": rank, "lr": lr, "optimiser": optimiser}
     options = {"model": model, "device": device, "precision": precision}
     with console.progress() as progress:
@@ -45,4 +48,5 @@ def train(
             report=console.step_reporter(progress, f"train {method}"),
         )  # fmt: skip
         progress.finish(f"train {method}")
-    console.result(card, json)
+    if card:  # empty in all processes of several but the first
+        console.result(card, json)
