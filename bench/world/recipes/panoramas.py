@@ -15,7 +15,7 @@ from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 from methods.training.pictures import Key, Kind
 
 SQUARES = {4: 1.0, 8: 3.0}  # squares in a panorama, how often it comes
-EXAMPLES = 4000  # of each kind
+EXAMPLES = 2000  # of each kind
 ASKED = "scrollworld@1"  # the prompts of the miniature's suites
 
 
