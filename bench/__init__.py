@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench import world as world
     from bench.analysis.board import boards as boards
     from bench.analysis.calibrate import calibrate as calibrate
+    from bench.analysis.calibrate_gsd import calibrate_gsd as calibrate_gsd
     from bench.analysis.compare import compare as compare
     from bench.analysis.gate import gate as gate
     from bench.analysis.reproduce import reproduce as reproduce
@@ -74,6 +75,7 @@ PUBLIC = {  # module: its public names
     "bench.analysis.compare": "compare",
     "bench.analysis.gate": "gate",
     "bench.analysis.calibrate": "calibrate",
+    "bench.analysis.calibrate_gsd": "calibrate_gsd",
     "bench.analysis.reproduce": "reproduce",
     "bench.report.export": "export",
     "bench.report.contact": "contact_sheet",

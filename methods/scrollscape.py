@@ -46,6 +46,7 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Parts, Prompt, large
 from methods.backbones import Scheduler, Tensor, VideoBackbone
+from methods.backbones.identity import WORLD
 from methods.direct import direct_latents
 from methods.scrollsr.choose import identify, load
 from methods.scrollsr.protocol import FrameByFrame, Piece, VideoUpscaler, check_tiles
@@ -63,9 +64,10 @@ RANK = 64  # PROPOSAL, of a LoRA; and what it adapts: self-attention and feed-fo
 ADAPTED = r"blocks\.\d+\.(attn1\.(to_q|to_k|to_v|to_out\.0)|ffn\.net\.(0\.proj|2))"
 FEED_FORWARD = r"blocks\.\d+\.ffn\.net\.(0\.proj|2)"
 MISSING = (
-    "scrollscape needs weights that were aligned with its positions, and none are released. Name yours, a LoRA or a "
-    "whole transformer in diffusers' layout (one safetensors file, or its folder): --set scrollscape.alignment=FILE, "
-    "or put it into torch's hub/checkpoints as {}. Preset untrained (alignment=none) samples with the network as it is"
+    "scrollscape needs weights that were aligned with its positions, and none are released. Train them: `scrollbench "
+    "train scrollscape --data {} --backbone {} --out build/alignment`. Or name yours, a LoRA or a whole transformer in "
+    "diffusers' layout (one safetensors file, or its folder): --set scrollscape.alignment=FILE, or put it into torch's "
+    "hub/checkpoints as {}. Preset untrained (alignment=none) samples with the network as it is"
 )
 
 
@@ -89,10 +91,7 @@ def setting(backbone: Any, canvas: Canvas, knobs: Mapping[str, Any]) -> Setting:
     for knob, least in (("repeats", 2), ("sync", 0), ("tile", 0), ("context", 0)):
         if knobs[knob] < least:
             raise UsageError(f"scrollscape: {knob} is at least {least}, got {knobs[knob]}")
-    if type(getattr(backbone, "transformer", None)).__name__ != "WanTransformer3DModel":
-        raise UsageError(
-            f"scrollscape works inside Wan's transformer; backbone {backbone.name} has none: use wan-1.3b or wan-14b"
-        )
+    refuse_others(backbone)
     if canvas.loop:
         raise UsageError("scrollscape cannot make a loop: its edges never meet; use a canvas with loop=false")
     base = _base(backbone, canvas, knobs["model"], knobs["scale"])
@@ -101,6 +100,14 @@ def setting(backbone: Any, canvas: Canvas, knobs: Mapping[str, Any]) -> Setting:
     rows, columns = (side // backbone.patch for side in sides)
     frame = (knobs["frame_height"], knobs["frame_width"])
     return Setting(base, lay((height, width), (frames, rows, columns), knobs["scan"], frame, knobs["step"]))
+
+
+def refuse_others(backbone: Any) -> None:
+    """Raise ``UsageError`` on a backbone that is no Wan."""
+    if type(getattr(backbone, "transformer", None)).__name__ != "WanTransformer3DModel":
+        raise UsageError(
+            f"scrollscape works inside Wan's transformer; backbone {backbone.name} has none: use wan-1.3b or wan-14b"
+        )
 
 
 def _base(backbone: Any, canvas: Canvas, model: str, scale: float | None) -> Canvas:
@@ -118,7 +125,9 @@ def _base(backbone: Any, canvas: Canvas, model: str, scale: float | None) -> Can
 
 
 def aligned_file(backbone: Any, alignment: str) -> Path | None:
-    """The checked file that ``alignment`` names; empty: where users put theirs; None for ``none``.
+    """The checked file that ``alignment`` names; None for ``none``.
+
+    Empty is where users put theirs, and on the embedded miniature the one that came with it.
 
     Raises:
         PrerequisiteError: there is none.
@@ -126,8 +135,11 @@ def aligned_file(backbone: Any, alignment: str) -> Path | None:
     """
     if alignment == "none":
         return None
-    usual = f"scrollscape-{backbone.name}.safetensors"
-    path = trained.find(alignment or str(checkpoints() / usual), MISSING.format(usual))
+    name = f"scrollscape-{backbone.name}.safetensors"
+    world = backbone.name.startswith("world-wan")
+    usual = WORLD.with_name("world-alignment") if world else checkpoints() / name
+    missing = MISSING.format("world" if world else "FOLDER", backbone.name, name)
+    path = trained.find(alignment or str(usual), missing)
     trained.check(path, backbone.transformer, ADAPTED, FEED_FORWARD, backbone.name)
     return path
 
@@ -234,6 +246,7 @@ def fused(pieces: Iterable[Piece], scan: Scan, unit: int) -> Iterator[tuple[int,
         "vanilla": {"alignment": "none", "positions": "plain", "shared_noise": False, "tap": "none"},
     },
     requires=requires,
+    trainer="methods.training.alignment:alignment",
 )
 def scrollscape(
     backbone: VideoBackbone,

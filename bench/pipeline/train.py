@@ -14,6 +14,7 @@ from methods.backbones.factory import Choice
 from methods.training.loop import Step
 from methods.training.loop import train as fit
 from methods.training.pictures import Folder, Pictures
+from methods.training.processes import own_device
 
 WORLD = "world"  # what --data calls ScrollWorld
 
@@ -33,6 +34,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a method's weights, or go on with a training that was interrupted; the end is the same.
 
+    ``accelerate launch`` starts it once for each GPU: steps then see as many times as many examples.
+
     Args:
         method: a method that has a training.
         data: a folder of pictures with captions, or ``world`` for ScrollWorld.
@@ -46,7 +49,7 @@ def train(
         report: called after every step.
 
     Returns:
-        the card, as written.
+        the card, as written; under ``accelerate launch`` from the first process, and empty from the others.
 
     Raises:
         UsageError: anything wrong with what is asked, before networks are loaded; ``out`` or ``work`` hold another one.
@@ -54,7 +57,7 @@ def train(
     """
     trainer = trainer_of(method)
     given = trainer.resolve(settings or {})
-    chosen = Choice(find("backbones", backbone), dict(options or {}))
+    chosen = Choice(find("backbones", backbone), own_device(dict(options or {})))
     chosen.describe()  # weights that are not here, first
     make = trainer.fn(chosen, pictures(data), **given)
     card = out / "card.json"

@@ -1,21 +1,24 @@
 """Quality gates of the trained miniature: does the base model obey its captions on native squares?
 
 Every claim about repetition on a panorama rests on this: a square that asks for one thing must show exactly one, a
-square that asks for an empty sky must show none. Counted by both detectors, on fresh captions.
+square that asks for an empty sky must show none. Counted by both detectors, on fresh captions. The same question is put
+to a method's panoramas, where it is the method that is asked.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.noise import Noise
+from bench.registry import Method
 from bench.store.pictures import levels
 from bench.types import Canvas, Prompt
 from bench.world.detectors import detect
+from bench.world.render import HEIGHT
 from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 from methods.backbones import Conditioning
 from methods.direct import direct_latents
@@ -78,18 +81,47 @@ def token_squares(
         yield levels(picture.permute(1, 2, 0))
 
 
-def obedience(
-    backbone: LatentBackbone | VideoBackbone | TokensBackbone, n: int = 400, seed: int = 0
-) -> list[dict[str, Any]]:
-    """How often n squares of fresh captions show what was asked, one row a detector and kind of caption.
+Draw = Callable[[Any, list[str], int], Iterator[np.ndarray]]  # of a backbone, texts and a seed one picture a text
 
-    Rows: ``{"asked", "detector", "n", "exactly_one", "any"}``; ``any`` is the share with one thing or more. For
-    captions of an empty sky only ``any`` matters: it must be small.
+
+def scrolls(method: Method, width: int, knobs: Mapping[str, Any]) -> Draw:
+    """What makes panoramas of ``width`` px by a method, uint8 (32, width, 3).
+
+    Args:
+        knobs: of the method; its ``steps`` and ``guidance`` are those of squares unless set here.
+
+    Raises:
+        UsageError: unknown knobs, wrong types.
+    """
+    usual = {k: v for k, v in (("steps", STEPS), ("guidance", GUIDANCE)) if k in method.params}
+    given = method.resolve({**usual, **knobs})
+
+    def draw(backbone: Any, texts: list[str], seed: int) -> Iterator[np.ndarray]:
+        for i, text in enumerate(texts):
+            noise = Noise(seed, f"{i}:{text}")
+            picture = method.fn(backbone, Prompt(str(i), text), Canvas(width, HEIGHT), noise, **given)
+            yield levels(picture.permute(1, 2, 0))
+
+    return draw
+
+
+def obedience(
+    backbone: LatentBackbone | VideoBackbone | TokensBackbone, n: int = 400, seed: int = 0, draw: Draw | None = None
+) -> list[dict[str, Any]]:
+    """How often n pictures of fresh captions show what was asked, one row a detector and kind of caption.
+
+    Rows: ``{"asked", "detector", "n", "mean", "exactly_one", "any"}``: mean count of things, share of pictures with one
+    thing, and with one or more. For captions of an empty sky only ``any`` matters: it must be small.
+
+    Args:
+        draw: what makes the pictures; None for native squares.
     """
     rng = np.random.default_rng([2**43, seed])
     scenes = [sample_scene(rng) for _ in range(n)]
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    draw: Callable[..., Iterator[np.ndarray]] = token_squares if backbone.family == "tokens" else squares
+    if draw is None:
+        draw = token_squares if backbone.family == "tokens" else squares  # type: ignore[assignment]
+        assert draw is not None
     for scene, rgb in zip(scenes, draw(backbone, [caption(s) for s in scenes], seed)):
         for detector in ("colour", "net"):
             found[scene.unique or "empty sky", detector].append(count(rgb, scene, detector))
@@ -101,6 +133,7 @@ def obedience(
                 "asked": asked,
                 "detector": detector,
                 "n": len(c),
+                "mean": float(c.mean()),
                 "exactly_one": float((c == 1).mean()),
                 "any": float((c > 0).mean()),
             }

@@ -2,13 +2,14 @@
 
 Every step draws its data and noise from a generator keyed by (recipe, step), so a run that was interrupted
 and resumed equals one that was not, on the same machine. Recipes of the miniature live in ``bench.world.recipes``.
+Under ``accelerate launch`` every process takes part in every step (:mod:`methods.training.processes`).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from methods.training.processes import Processes
 
 CHECKPOINT_EVERY = 250  # steps
 CHECKPOINT_SECONDS = 600.0  # or so much time, where steps are long
@@ -108,6 +110,22 @@ def muon_and_adamw(module: nn.Module, blocks: Iterable[nn.Module], lr: float) ->
     return [Muon(matrices.values(), lr), adamw(rest, lr)]
 
 
+def check_numbers(owner: str, knobs: Mapping[str, Any]) -> None:
+    """Refuse the numbers of a training's usual knobs that are out of range; None is any knob's own default.
+
+    Raises:
+        UsageError: such a knob.
+    """
+    for knob in ("rank", "batch", "accumulate", "size", "frames"):
+        if knobs.get(knob) is not None and knobs[knob] < 1:
+            raise UsageError(f"{owner}: {knob} must be at least 1, got {knobs[knob]}")
+    for knob in ("alpha", "lr", "clip", "shift"):
+        if knobs.get(knob) is not None and not knobs[knob] > 0:
+            raise UsageError(f"{owner}: {knob} must be above 0, got {knobs[knob]}")
+    if not 0 <= knobs["drop"] <= 1:
+        raise UsageError(f"{owner}: drop must be 0 to 1, a probability; got {knobs['drop']}")
+
+
 @dataclass
 class Step:
     """What the loop tells its caller after each step."""
@@ -153,13 +171,14 @@ def train(
         bank: what the recipe draws its batches from; handed to ``make`` as it is.
 
     Returns:
-        the card, as written.
+        the card, as written; of several processes the first one's, empty from the others.
 
     Raises:
         UsageError: the work folder holds a training of this name with other settings.
         FloatingPointError: a loss that is no number.
     """
     torch.manual_seed(seed)
+    processes = Processes()
     recipe = make(bank, work, out)
     total = steps or recipe.steps
     parameters = [p for p in recipe.module.parameters() if p.requires_grad]
@@ -168,6 +187,7 @@ def train(
     rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
     rate, clip = getattr(recipe, "rate", warm_and_falling), getattr(recipe, "gradient_norm", 1.0)
     parts, settings = getattr(recipe, "accumulate", 1), dict(getattr(recipe, "settings", {}))
+    settings |= {"processes": processes.number} if processes.number > 1 else {}
     averaged = getattr(recipe, "averaged", True)
     ema = {k: v.detach().clone() for k, v in recipe.module.state_dict().items()} if averaged else {}
     state = State()
@@ -187,7 +207,8 @@ def train(
     kept_at = time.monotonic()
     while state.step < total:
         began = time.monotonic()
-        rng = np.random.default_rng([seed, key, state.step])
+        others = [processes.index] if processes.index else []
+        rng = np.random.default_rng([seed, key, state.step, *others])
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         factor = rate(state.step, total)
         for optimiser, begun in zip(optimisers, rates):
@@ -199,6 +220,7 @@ def train(
             part = recipe.loss(rng, noise) / parts
             part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
+        loss = processes.average(parameters, loss)
         nn.utils.clip_grad_norm_(parameters, clip)
         for optimiser in optimisers:
             optimiser.step()
@@ -216,6 +238,8 @@ def train(
             raise FloatingPointError(
                 f"{name}: loss is {state.losses[-1]} at step {state.step}; nothing was overwritten"
             )
+        if processes.index:
+            continue
         report(Step(state.step, total, float(np.mean(state.losses[-50:])), state.seconds))
         late = time.monotonic() - kept_at > CHECKPOINT_SECONDS  # when it is written changes nothing of what is learnt
         if state.step % CHECKPOINT_EVERY == 0 or state.step == total or late:
@@ -225,6 +249,9 @@ def train(
     if averaged:
         recipe.module.load_state_dict(ema)
     recipe.module.eval()
+    if processes.index:
+        processes.wait()
+        return {}
     out.mkdir(parents=True, exist_ok=True)
     recipe.save(out)
     card = {
@@ -243,6 +270,7 @@ def train(
         "held_out": {k: round(float(v), 4) for k, v in recipe.evaluate().items()},
     }
     (out / recipe.card).write_text(json.dumps(card, indent=1) + "\n")
+    processes.wait()
     return card
 
 
