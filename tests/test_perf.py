@@ -338,14 +338,27 @@ def test_chunks_write_the_tokens_of_single_steps_in_fewer_calls_and_other_tokens
     report = walk.walk(Settings(tmp_path, repeats=1, quick=True))
     assert report.faults == []
     rows = {r["columns"]: (r["one by one"], r["an extension"]) for r in report.tables["calls"]}
-    assert rows == {6: (62, 48), 4: (60, 32), 1: (57, 8)}  # tokens of the square but for the first row's; new tokens
-    assert len(report.ratios) == 3
+    assert rows == {6: (62, 48), 1: (57, 8)}  # tokens of the square but for the first row's; new tokens
+    assert [r.name.partition(",")[0] for r in report.ratios] == ["one by one / chunks"] * 2 + [
+        "4 pictures alone / together"
+    ]
+    assert "growth of an extension's seconds along the scroll, of their mean, 95 %" in report.facts
 
-    def wrong(self: walk.OneByOne, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        return self.walk.feed([0] * len(tokens), positions)
+    def wrong(self: walk.OneByOne, tokens: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
+        return self.walk.feed(0 * tokens, positions)
 
     monkeypatch.setattr(walk.OneByOne, "feed", wrong)
+    for other in ("crowd", "along"):
+        monkeypatch.setattr(walk, other, lambda *_: None)
     assert "other tokens" in walk.walk(Settings(tmp_path, repeats=1, quick=True)).faults[0]
+
+
+def test_the_line_through_seconds_tells_growth_from_none() -> None:
+    noise = 0.01 * np.random.default_rng(0).standard_normal(12)
+    low, high = walk.growth(1 + noise)
+    assert low < 0 < high < 0.05
+    low, high = walk.growth(np.linspace(1, 2, 12) + noise)
+    assert 0.6 < low < 2 / 3 < high < 0.75
 
 
 # -- the command

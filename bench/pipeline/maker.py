@@ -1,11 +1,11 @@
-"""One picture from one job: the backbone, the method, the file, the record."""
+"""Pictures from jobs: the backbone, the method, the file, the record."""
 
 from __future__ import annotations
 
 import copy
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ class Maker:
     Holds one backbone at a time, loaded when a job needs it. ``options`` go over every backbone's own (``device``).
     It raises nothing but ``StoreError``: what goes wrong with one picture is a record, and other work goes on.
 
+    Several pictures may be made together (:func:`bench.pipeline.executors.groups`). Each is told its share of seconds
+    and evaluations, the memory of all, and by ``together`` how many they were. Where that fails, out of memory or
+    otherwise, each is made alone.
+
     A sampler gets copies of what others get too, and what it leaves behind reaches no other picture: settings are put
     back (flag ``changed-settings``), a backbone that is not as it was is loaded afresh (flag ``changed-backbone``; the
     record's ``changed`` says what). The picture itself began with everything in order and is kept. One whose sampler
@@ -51,34 +55,44 @@ class Maker:
         self._problems: dict[str, PrerequisiteError] = {}
 
     def __call__(self, job: Job) -> Record:
-        base = {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
-        failure = None
+        return self.together([job])[0]
+
+    def together(self, jobs: Sequence[Job]) -> list[Record]:
+        """The records of jobs of one group, in their order."""
+        failure: Record | None = None
         try:
-            rgb, flags, cost, changed = self._sample(job)
+            made, cost, changed = self._sample(jobs)
         except StoreError:  # no sampler's fault: the disk is full
             raise
         except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
-            failure = {"kind": "failure", **base, "reason": classify(error), "message": explain(error)}
+            failure = {"kind": "failure", **_base(jobs[0]), "reason": classify(error), "message": explain(error)}
         if failure is not None:
             release_memory()  # only now: the error's frames held what filled it
-            return failure
-        image_id = self.store.write_image(rgb)
-        return {
-            "kind": "image", **base, **job.cell(), "image_id": image_id, "width": rgb.shape[1],
-            "height": rgb.shape[0], "flags": flags, "cost": asdict(cost), **({"changed": changed} if changed else {}),
-        }  # fmt: skip
+            return [failure] if len(jobs) == 1 else [self(job) for job in jobs]
+        about = {"cost": asdict(cost), **({"together": len(jobs)} if len(jobs) > 1 else {})}
+        about |= {"changed": changed} if changed else {}
+        return [
+            {
+                "kind": "image", **_base(job), **job.cell(), "image_id": self.store.write_image(rgb),
+                "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, **about,
+            }
+            for job, (rgb, flags) in zip(jobs, made, strict=True)
+        ]  # fmt: skip
 
-    def _sample(self, job: Job) -> tuple[np.ndarray | Raster, list[str], Cost, list[str]]:
-        """The picture, flags, cost, and what the sampler left changed."""
-        backbone = None if job.use.control else self._load(job.use)
+    def _sample(self, jobs: Sequence[Job]) -> tuple[list[tuple[np.ndarray | Raster, list[str]]], Cost, list[str]]:
+        """Pictures with flags, the cost of each, and what the sampler left changed."""
+        use = jobs[0].use
+        backbone = None if use.control else self._load(use)
         if backbone is not None:
-            _check_loaded(job, backbone)
+            for job in jobs:
+                _check_loaded(job, backbone)
         try:
-            rgb, flags, cost, settings = _call(job, backbone, self.store.root)
+            made, cost, settings = _call(jobs, backbone, self.store.root)
         finally:
             changed = self._mend()
-        flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
-        return rgb, flags, cost, [*settings, *changed]
+        for _, flags in made:
+            flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
+        return made, cost, [*settings, *changed]
 
     def _mend(self) -> list[str]:
         """What of the backbone is not as it was, names of the first few. Then it is given up, the next job loads it."""
@@ -116,6 +130,11 @@ class Maker:
         return self._backbone
 
 
+def _base(job: Job) -> Record:
+    """What every record of a job begins with."""
+    return {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
+
+
 def _check_loaded(job: Job, backbone: Any) -> None:
     """Refuse a network that is not the planned one, or other files: pictures would stand under another's name."""
     recipe, use = job.recipe, job.use
@@ -136,27 +155,42 @@ def _check_loaded(job: Job, backbone: Any) -> None:
             )
 
 
-def _call(job: Job, backbone: Any, folder: Path) -> tuple[np.ndarray | Raster, list[str], Cost, list[str]]:
-    """The picture, flags, cost, and the settings that the sampler changed, which are as before.
+def _call(
+    jobs: Sequence[Job], backbone: Any, folder: Path
+) -> tuple[list[tuple[np.ndarray | Raster, list[str]]], Cost, list[str]]:
+    """Pictures with flags, what each of them cost, and the settings that the sampler changed, which are as before.
 
     Raises:
         RuntimeError: it drew from a global generator; besides whatever the sampler raises.
     """
+    canvas, use, n = jobs[0].recipe.canvas, jobs[0].use, len(jobs)
+    given = [] if backbone is None else [backbone]
     # Copies, so that one who goes around what is frozen harms nobody else.
-    leading = copy.deepcopy((job.prompt, job.recipe.canvas))
-    noise = Noise(job.recipe.seed, job.recipe.prompt_id)
+    prompts, asked = copy.deepcopy(([job.prompt for job in jobs], canvas))
+    noises = [Noise(job.recipe.seed, job.recipe.prompt_id) for job in jobs]
     meter = None if backbone is None else backbone.meter
     if meter is not None:
         meter.reset()
     started = time.perf_counter()
     with isolated() as traces:
-        picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **job.use.params)
-        rgb, flags = finished(picture, job.recipe.canvas, folder)
+        if n > 1 and use.method.together is not None:
+            pictures = list(use.method.together(*given, prompts, asked, noises, **use.params))
+        else:
+            (prompt,), (noise,) = prompts, noises
+            pictures = [use.method.fn(*given, prompt, asked, noise, **use.params)]
+        made = [finished(picture, canvas, folder) for picture in pictures]
     if traces.drawn:
         raise RuntimeError(touched(traces.drawn))
+    if len(made) != n:
+        raise ValueError(f"the method must return a picture for each prompt, got {len(made)} for {n}")
     if meter is None:
-        return rgb, flags, Cost(0, {"render": time.perf_counter() - started}), traces.changed
-    return rgb, [*flags, *getattr(meter, "flags", ())], meter.cost(), traces.changed
+        cost = Cost(0, {"render": time.perf_counter() - started})
+    else:
+        cost = meter.cost()
+        for i, (_, flags) in enumerate(made):
+            flags += meter.flags_of(i) if n > 1 else getattr(meter, "flags", ())
+    shares = {stage: seconds / n for stage, seconds in cost.seconds.items()}
+    return made, Cost(round(cost.nfe / n), shares, cost.peak_bytes), traces.changed
 
 
 def finished(picture: Any, canvas: Canvas, folder: Path) -> tuple[np.ndarray | Raster, list[str]]:
