@@ -40,17 +40,7 @@ class ControlRecipe:
 
     def __init__(self, bank: Bank, work: Path, out: Path) -> None:
         self.bank, self.backbone = bank, find("backbones", "world-sd")()
-        unet = self.backbone.unet.config
-        self.module = ControlNetModel(
-            in_channels=unet.in_channels, block_out_channels=unet.block_out_channels,
-            down_block_types=("DownBlock2D",) * len(unet.block_out_channels), mid_block_type="UNetMidBlock2D",
-            layers_per_block=unet.layers_per_block, norm_num_groups=unet.norm_num_groups,
-            attention_head_dim=unet.attention_head_dim, cross_attention_dim=unet.cross_attention_dim,
-            conditioning_embedding_out_channels=(16, 32, 96),  # two of its steps halve the size: 4 px a cell
-        )  # fmt: skip
-        there = self.backbone.unet.state_dict()
-        own = self.module.state_dict()
-        self.module.load_state_dict({name: there.get(name, value) for name, value in own.items()})
+        self.module = untrained(self.backbone.unet)
         self.abar = torch.as_tensor(self.backbone.scheduler(1).alphas_cumprod).float()
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
@@ -110,6 +100,21 @@ class ControlRecipe:
     def save(self, folder: Path) -> None:
         self.module.half().save_pretrained(folder)
         self.module.float()
+
+
+def untrained(unet: Any) -> ControlNetModel:
+    """A small ControlNet for world-sd's U-Net: its own way down, answers that are zero."""
+    config = unet.config
+    made = ControlNetModel(
+        in_channels=config.in_channels, block_out_channels=config.block_out_channels,
+        down_block_types=("DownBlock2D",) * len(config.block_out_channels), mid_block_type="UNetMidBlock2D",
+        layers_per_block=config.layers_per_block, norm_num_groups=config.norm_num_groups,
+        attention_head_dim=config.attention_head_dim, cross_attention_dim=config.cross_attention_dim,
+        conditioning_embedding_out_channels=(16, 32, 96),  # two of its steps halve the size: 4 px a cell
+    )  # fmt: skip
+    there = unet.state_dict()
+    made.load_state_dict({name: there.get(name, value) for name, value in made.state_dict().items()})
+    return made
 
 
 def edges(rgb: np.ndarray) -> Tensor:
