@@ -17,7 +17,9 @@ from bench.reading import MOST
 @main.verb("scrollbench train scale-dit --data world --backbone world-flux --out build/bridge --steps 2 --work build/a")
 def train(
     method: Annotated[str, typer.Argument(help="A method with weights of its own, such as scale-dit.")],
-    data: Annotated[str, typer.Option("--data", help="Folder of pictures with captions (a.jpg and a.txt), or world.")],
+    data: Annotated[
+        str, typer.Option("--data", help="Folder of pictures with captions (a.jpg, a.txt), of preferences, or world.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for weights and card.")],
     backbone: Annotated[str, typer.Option("--backbone", help="What is trained on.")] = "flux-dev",
     work: Annotated[Path, typer.Option("--work", help="Checkpoints; can be deleted.")] = Path("build/train"),

@@ -14,6 +14,7 @@ from methods.backbones.factory import Choice
 from methods.training.loop import Step
 from methods.training.loop import train as fit
 from methods.training.pictures import Folder, Pictures
+from methods.training.preferences import Preferences, is_preferences
 from methods.training.processes import own_device
 
 WORLD = "world"  # what --data calls ScrollWorld
@@ -38,7 +39,7 @@ def train(
 
     Args:
         method: a method that has a training.
-        data: a folder of pictures with captions, or ``world`` for ScrollWorld.
+        data: a folder of pictures with captions, ``world`` for ScrollWorld, or a folder of preferences.
         backbone: what is trained on; its own weights stay as they are.
         out: folder for the weights and ``card.json``.
         work: checkpoints; safe to delete, costs only time.
@@ -66,6 +67,9 @@ def train(
     return fit(make, method, work, out, bank=None, steps=steps, seed=seed, report=report)
 
 
-def pictures(data: str) -> Pictures:
-    """What ``data`` names: ScrollWorld, or a folder."""
-    return World() if data == WORLD else Folder(expanded(data))
+def pictures(data: str) -> Pictures | Preferences:
+    """What ``data`` names: ScrollWorld, preferences, or a folder of pictures."""
+    if data == WORLD:
+        return World()
+    folder = expanded(data)
+    return Preferences(folder) if is_preferences(folder) else Folder(folder)

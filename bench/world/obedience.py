@@ -23,6 +23,7 @@ from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 from methods.backbones import Conditioning
 from methods.direct import direct_latents
 from methods.direct_tokens import direct_tokens
+from methods.shared.control import ROWS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +41,12 @@ def squares(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     batch: int = 32,
+    control: Tensor | None = None,
 ) -> Iterator[np.ndarray]:
     """Native squares of a latent backbone, or single frames of a video one: uint8 (h, w, 3), one a text.
 
-    Noise is keyed by text and position.
+    Noise is keyed by text and position. ``control`` are pictures (n, 3, h, w), one a text, for a network within
+    :func:`methods.shared.control.watched`.
     """
     import torch
 
@@ -57,6 +60,8 @@ def squares(
             return torch.cat([half for pair in zip(*(table.chunk(2) for table in tables)) for half in pair])
 
         c = Conditioning(both([t.embeds for t in told]), {k: both([t.added[k] for t in told]) for k in told[0].added})
+        if control is not None:
+            c = Conditioning(c.embeds, {**c.added, ROWS: control[start : start + batch].repeat(2, 1, 1, 1)})
         x = torch.cat(
             [
                 Noise(seed, f"{start + i}:{t}").normal("canvas", (1, backbone.channels, *cells))

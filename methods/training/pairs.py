@@ -25,5 +25,5 @@ class Pairs(nn.Module):
         self.b = nn.ParameterList([pair.b for pair in made.values()])
 
     def adapter(self) -> dict[str, lora.Lora]:
-        """By the names of their layers."""
+        """By the names of their layers, as the networks of :mod:`methods.shared` take them."""
         return {name: lora.Lora(a, b, self.factor) for name, a, b in zip(self.names, self.a, self.b, strict=True)}

@@ -18,7 +18,7 @@ from bench.pipeline.probe import Probe
 from bench.registry import find
 from bench.store import Store
 from bench.types import Canvas, Parts, Prompt
-from methods.backbones.stable_diffusion import world_sd
+from methods.backbones.sd3 import sd35_medium
 from methods.backbones.wan import wan_small
 from methods.direct_video import direct_video
 from methods.scrollscape import ADAPTED, consensus, decoded, fused, scrollscape
@@ -333,7 +333,7 @@ def test_loops_and_other_networks_are_refused(backbone: Any) -> None:
     with pytest.raises(UsageError, match="works inside Wan's transformer; backbone flux-dev has none"):
         scrollscape.requires(lambda: SimpleNamespace(name="flux-dev"), LONG, scrollscape.resolve({}))
     with pytest.raises(UsageError, match=r"cannot be outlined .*; scrollscape works inside Wan's transformer: use"):
-        scrollscape.requires(world_sd.outline, LONG, scrollscape.resolve({}))
+        scrollscape.requires(sd35_medium.outline, LONG, scrollscape.resolve({}))
     assert find("methods", "scrollscape").family == "video"
 
 
