@@ -6,14 +6,16 @@ import copy
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from bench.errors import PrerequisiteError
+from bench.device import takes
+from bench.errors import DeviceLostError, PrerequisiteError
 from bench.noise import Noise
-from bench.pipeline.environment import release_memory
+from bench.pipeline.environment import device_lost, most_reserved, release_memory
 from bench.pipeline.isolation import isolated, touched
 from bench.pipeline.plan import Job, network_id, recipe_record
 from bench.pipeline.probe import Probe
@@ -25,6 +27,8 @@ from bench.suites.values import MethodUse
 from bench.types import Canvas, Cost
 
 NAMED = 20  # changes of a backbone that a record names
+FULL = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+WARM_STEPS = 2
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
 
 
@@ -32,7 +36,11 @@ class Maker:
     """Does jobs: samples, keeps the picture, and returns the record to write.
 
     Holds one backbone at a time, loaded when a job needs it. ``options`` go over every backbone's own (``device``).
-    It raises nothing but ``StoreError``: what goes wrong with one picture is a record, and other work goes on.
+    It raises nothing but ``StoreError`` and ``DeviceLostError``: what goes wrong with one picture is a record, and
+    other work goes on.
+
+    On a GPU, or where it compiles, a network is warmed up before the first picture of a method and canvas, so that
+    kernels that are loaded, chosen or compiled once are no part of a picture's seconds.
 
     A sampler gets copies of what others get too, and what it leaves behind reaches no other picture: settings are put
     back (flag ``changed-settings``), a backbone that is not as it was is loaded afresh (flag ``changed-backbone``; the
@@ -46,23 +54,47 @@ class Maker:
         self._loaded = ""  # which one that is
         self._probe: Probe | None = None
         self._weights: dict[str, str] = {}  # what each came to when it was first loaded
-        self._problems: dict[str, PrerequisiteError] = {}
+        self._problems: dict[str, str] = {}  # words alone: an error's frames would keep what was loaded
+        self._warm: set[Any] = set()
 
     def __call__(self, job: Job) -> Record:
         base = {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
-        failure = None
+        failure, lost = None, False
         try:
             rgb, flags, cost, changed = self._sample(job)
         except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
             failure = {"kind": "failure", **base, "reason": classify(error), "message": explain(error)}
+            lost = device_lost(error)
         if failure is not None:
+            if lost:  # nothing else can be drawn, and this picture need not be at fault
+                raise DeviceLostError(
+                    f"{job.use.label}, prompt {job.prompt.id}: the GPU no longer answers in this process "
+                    f"({failure['message']}). All pictures made so far are kept and no attempt is counted: the same "
+                    f"command goes on. Where it comes back, CUDA_LAUNCH_BLOCKING=1 shows the operation at fault"
+                )
             release_memory()  # only now: the error's frames held what filled it
             return failure
         image_id = self.store.write_image(rgb)
         return {
             "kind": "image", **base, **job.cell(), "image_id": image_id, "width": rgb.shape[1],
-            "height": rgb.shape[0], "flags": flags, "cost": asdict(cost), **({"changed": changed} if changed else {}),
+            "height": rgb.shape[0], "flags": flags, "cost": {**asdict(cost), **self._reserved()},
+            **({"changed": changed} if changed else {}),
         }  # fmt: skip
+
+    def _reserved(self) -> dict[str, int]:
+        most = most_reserved(str(self.options.get("device", "cpu")))
+        return {} if most is None else {"reserved_bytes": most}
+
+    def _warm_up(self, job: Job, backbone: Any) -> None:
+        """Draw a few steps that nobody keeps. What goes wrong in them goes wrong in the picture, and is told there."""
+        place = (self._loaded, job.use.label, job.recipe.canvas)
+        on_gpu = str(getattr(backbone, "device", "cpu")).startswith("cuda")
+        if place in self._warm or not (on_gpu or job.use.backbone_options.get("compile")):
+            return
+        self._warm.add(place)
+        few = {"steps": min(WARM_STEPS, job.use.params["steps"])} if "steps" in job.use.params else {}
+        with suppress(Exception):
+            _call(job, backbone, {**job.use.params, **few})
 
     def _sample(self, job: Job) -> tuple[np.ndarray, list[str], Cost, list[str]]:
         """The picture, flags, cost, and what the sampler left changed."""
@@ -70,7 +102,9 @@ class Maker:
         if backbone is not None:
             _check_loaded(job, backbone)
         try:
-            rgb, flags, cost, settings = _call(job, backbone)
+            if backbone is not None:
+                self._warm_up(job, backbone)
+            rgb, flags, cost, settings = _call(job, backbone, job.use.params)
         finally:
             changed = self._mend()
         flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
@@ -91,24 +125,28 @@ class Maker:
     def _load(self, use: MethodUse) -> Any:
         wanted = network_id(use)
         if wanted in self._problems:
-            raise self._problems[wanted]
+            raise PrerequisiteError(self._problems[wanted])
         if self._loaded != wanted:
             if self._backbone is not None:
                 self._drop()
             try:
-                self._backbone = find("backbones", str(use.backbone))(**{**use.backbone_options, **self.options})
+                factory = find("backbones", str(use.backbone))
+                own = {k: v for k, v in self.options.items() if takes(factory, k)}
+                self._backbone = factory(**{**use.backbone_options, **own})
             except Exception as error:  # whatever it is, no picture is at fault: nothing is quarantined for it
                 what = str(error) if isinstance(error, PrerequisiteError) else explain(error)
-                self._problems[wanted] = PrerequisiteError(f"backbone {use.backbone!r} does not load: {what}")
-                raise self._problems[wanted] from error
+                self._problems[wanted] = f"backbone {use.backbone!r} does not load: {what}"
+            if wanted in self._problems:  # outside, so that the new error does not hold the old one's frames
+                release_memory()
+                raise PrerequisiteError(self._problems[wanted])
             self._probe, self._loaded = Probe(self._backbone), wanted
             if self._weights.setdefault(wanted, self._probe.digest) != self._probe.digest:
-                self._problems[wanted] = PrerequisiteError(
+                self._problems[wanted] = (
                     f"backbone {use.backbone!r} does not come back as it was when it is loaded again: its weights "
                     f"changed on the disk, or its loader keeps what a sampler changed; run again"
                 )
                 self._drop()
-                raise self._problems[wanted]
+                raise PrerequisiteError(self._problems[wanted])
         return self._backbone
 
 
@@ -132,7 +170,7 @@ def _check_loaded(job: Job, backbone: Any) -> None:
             )
 
 
-def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[str]]:
+def _call(job: Job, backbone: Any, knobs: Mapping[str, Any]) -> tuple[np.ndarray, list[str], Cost, list[str]]:
     """The picture, flags, cost, and the settings that the sampler changed, which are as before.
 
     Raises:
@@ -146,7 +184,7 @@ def _call(job: Job, backbone: Any) -> tuple[np.ndarray, list[str], Cost, list[st
         meter.reset()
     started = time.perf_counter()
     with isolated() as traces:
-        picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **job.use.params)
+        picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **knobs)
         rgb, flags = to_rgb(picture, job.recipe.canvas)
     if traces.drawn:
         raise RuntimeError(touched(traces.drawn))
@@ -192,7 +230,7 @@ def classify(error: BaseException) -> str:
     text = str(error).lower()
     if isinstance(error, PrerequisiteError | ImportError):
         return "prerequisite"
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if isinstance(error, MemoryError) or any(words in text for words in FULL):
         return "oom"
     return "nan" if isinstance(error, FloatingPointError) else "crash"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ class Factory:
         locate: the same options -> the weights, found and identified without loading them.
         blank: the same options -> the full-size backbone on the meta device, without weights; None if not known. Where
             it takes ``folder``, a pipeline's, that pipeline's size instead.
+        make: folder -> writes there what the backbone loads, of fetched files that are stored otherwise; None where it
+            loads them as they are.
         changes: options that change the pixels on purpose; where not at their default they become part of the name.
     """
 
@@ -42,9 +45,10 @@ class Factory:
         locate: Callable[..., Weights],
         blank: Callable[..., Any] | None = None,
         changes: Sequence[str] = ("vae_tiling",),
+        make: Callable[[Path], Any] | None = None,
     ) -> None:
         self.name, self.family, self.load, self.locate, self.blank = name, family, load, locate, blank
-        self.changes = tuple(changes)
+        self.changes, self.make = tuple(changes), make
         self.options: dict[str, Any] = {}
         for p in inspect.signature(load).parameters.values():
             self.options |= OPTIONS if p.kind is p.VAR_KEYWORD else {p.name: p.default}
@@ -57,7 +61,13 @@ class Factory:
 
     def __call__(self, **options: Any) -> Any:
         """Load. Raises ``UsageError`` on unknown options, ``PrerequisiteError`` where something must be fetched."""
-        return self.load(**self._checked(options))
+        checked = self._checked(options)
+        if str(checked.get("device", "")).startswith("cuda"):
+            import torch
+
+            if torch.cuda.is_available():
+                torch.cuda.init()  # meters ask for its memory, and an offloaded network touches it only later
+        return self.load(**checked)
 
     def describe(self, **options: Any) -> BackboneInfo:
         """Name, family and weights digest under these options. Raises like loading does, but loads nothing."""
