@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UsageError, near
 from bench.extractors import ROLES, default
 from bench.extractors.catalogue import models
+from bench.extractors.weights import variants
 from bench.extractors.weights.manifest import Model, Presence, at, hub_cache, load_manifest, state, unlock
 from bench.registry import find
 from bench.registry import names as registered
@@ -50,23 +51,25 @@ def needed(suite: Suite) -> list[Model]:
     ``needed_by``; upscalers only where a knob names them. A revision that the suite names takes the place of the
     manifest's. What the suite only plans to use needs nothing yet.
     """
-    told: dict[str, str | None] = {}  # what options and knobs say -> the revision said beside it
+    told: dict[str, tuple[str | None, str]] = {}  # what options and knobs say -> revision and variant said beside it
     makers, users = set[str](), set[str]()
     for base in bases(suite):
-        told |= {v: base.said.get("revision") if k == "model" else None for k, v in base.said.items()}
+        files = (base.said.get("revision"), base.said.get("variant", ""))
+        told |= {v: files if k == "model" else (None, "") for k, v in base.said.items()}
         makers |= {base.name} if base.homemade else set()
     for m, method in _taking_part(suite, "method"):
         users.add(getattr(method, "name", m.ref))
         preset = getattr(method, "presets", {}).get(m.preset, {})
         knobs = {name: p.default for name, p in getattr(method, "params", {}).items()} | dict(preset) | m.set
-        told |= {v: None for v in knobs.values() if isinstance(v, str)}
+        told |= {v: (None, "") for v in knobs.values() if isinstance(v, str)}
     for m, metric in _taking_part(suite, "metric"):
         users |= set() if extractor_of(metric, m.extractor, suite.tier) else {getattr(metric, "name", m.ref)}
     seen = {model.name for name in extractors(suite) for model in models(name)}
     found, named = [], told.keys() & load_manifest().keys()
     for model in load_manifest().values():
         if model.repository in told:
-            found.append(at(model, told[model.repository]))
+            revision, variant = told[model.repository]
+            found.append(at(variants.of(model, variant) if variant else model, revision))
         elif model.name in told or model.name in seen or named.intersection(model.needed_by):
             found.append(model)
         elif model.role in BASES:
