@@ -34,6 +34,12 @@ class IncompleteError(ScrollBenchError):
     exit_code = 5
 
 
+class DeviceLostError(ScrollBenchError):
+    """The GPU no longer answers in this process: exit code 5. What was made is kept; the same command goes on."""
+
+    exit_code = 5
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """``"did you mean 'a' or 'b'?"`` for a misspelt name, or the list of what there is."""
     names = sorted(known)

@@ -176,8 +176,8 @@ def elasticdiffusion_latents(
     """Run all steps on latents (1, c, h, w).
 
     Args:
-        pair: ``pair(x, t)``, the network's unconditional and conditional prediction of (1, c, window, window).
-        unconditional: the former alone, of (n, c, window, window).
+        pair: ``pair(x, t)``, the network's unconditional and conditional prediction of (n, c, window, window).
+        unconditional: the former alone.
         scheduler: DDIM of diffusers, fresh, timesteps set.
         x: initial noise.
         window: S in cells.
@@ -204,20 +204,19 @@ def elasticdiffusion_latents(
     def direction(x: Tensor, t: Tensor, passes: int) -> tuple[Tensor, Tensor, Tensor]:
         """d of the canvas, and of the last pass the reference and its unconditional prediction."""
         used = np.zeros((small[0] * small[1], 4), dtype=bool)
-        chosen = None
-        d, known = torch.zeros_like(x), torch.zeros(size, dtype=torch.bool)
-        for _ in range(passes):
+        chosen, picked = None, []
+        last = np.full(size, passes - 1)  # the pass that a cell takes its direction from: the last to pick it
+        for k in range(passes):
             chosen = pick(used, chosen, new, dice)
             y, across = rows[2 * group_y + chosen // 2], columns[2 * group_x + chosen % 2]
-            reference = x[:, :, torch.from_numpy(y), torch.from_numpy(across)].reshape(1, -1, *small)
-            both = filled(lambda z: torch.cat(pair(z, t)), reference, window, t, background)
-            u, c = both.chunk(2)
-            spread = interpolate(c - u, size=size, mode="nearest")
-            here = torch.zeros(size, dtype=torch.bool)
-            here[y, across] = True
-            d = torch.where(here.to(x.device), spread, d)
-            known |= here
-        return torch.where(known.to(x.device), d, spread), reference, u
+            last[y, across] = k
+            picked.append(y * size[1] + across)
+        at = torch.from_numpy(np.concatenate(picked)).to(x.device)
+        references = x.flatten(2)[0, :, at].reshape(-1, passes, *small).transpose(0, 1)
+        u, c = filled(lambda z: torch.stack(pair(z, t), 1), references, window, t, background).unbind(1)
+        spread = interpolate(c - u, size=size, mode="nearest")
+        taken = torch.from_numpy(last).to(x.device).expand(1, *x.shape[1:])
+        return spread.gather(0, taken), references[-1:], u[-1:]
 
     def local(x: Tensor, t: Tensor) -> Tensor:
         seen = gather(x, [context for _, context in around])
@@ -339,8 +338,14 @@ def elasticdiffusion(
         blank = told.embeds.chunk(2)[0]
 
         def pair(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            u, c = backbone.predict(torch.cat([x, x]), t, told.embeds, told.added).chunk(2)
-            return u, c
+            done = []
+            for a in range(0, x.shape[0], backbone.batch):
+                z = x[a : a + backbone.batch]
+                both = [each.repeat_interleave(z.shape[0], 0) for each in (told.embeds, *told.added.values())]
+                added = dict(zip(told.added, both[1:], strict=True))
+                done.append(backbone.predict(torch.cat([z, z]), t, both[0], added).chunk(2))
+            u, c = zip(*done, strict=True)
+            return torch.cat(u), torch.cat(c)
 
         def unconditional(x: Tensor, t: Tensor) -> Tensor:
             done = []

@@ -28,7 +28,7 @@ Deviations:
 * the two branches of guidance are two calls, one after the other, of all windows each; the released code makes one call
   of both. They do not see each other, so results are the same at half the memory. A call cannot be cut smaller: the
   backbone's ``batch`` has no effect;
-* tokens are averaged in the network's precision, in the released code in float32;
+* tokens are averaged in the network's precision, rounded once a cell; in the released code in float32;
 * strides and canvases that the coarsest layer's grid does not meet are refused; the released code rounds positions
   down. Strips that no window covers (``remainder=zero``) are refused: they would attend as zeros;
 * loop canvases are refused: the paper defines none.
@@ -48,11 +48,10 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
-from methods.multidiffusion import multidiffusion_latents
 from methods.shared.attention import attention_layers, embedded_guidance, processors, unet_of
 from methods.shared.canvas import cells, picture, start
 from methods.shared.sampling import undrawn
-from methods.shared.windows import Window, gather, grid, merge, sides
+from methods.shared.windows import Places, Window, grid, sides
 
 
 class Joint:
@@ -68,6 +67,26 @@ class Joint:
 
     def __init__(self, windows: Sequence[Window], size: tuple[int, int]) -> None:
         self.windows, self.size, self.merging = windows, size, True
+        self._places: dict[tuple[int, Any], Places] = {}
+
+    def places(self, side: int, device: Any) -> Places:
+        """Where the windows lie on the grid of a layer that has ``side`` tokens along a window."""
+        if (side, device) not in self._places:
+            f = self.windows[0].width // side
+            windows = [Window(v.y // f, v.x // f, side, side) for v in self.windows]
+            self._places[side, device] = Places(windows, (self.size[0] // f, self.size[1] // f), device)
+        return self._places[side, device]
+
+    def gather(self, canvas: Tensor) -> Tensor:
+        """The windows (n, c, side, side) of a canvas of latents (1, c, h, w)."""
+        side = self.windows[0].width
+        views = self.places(side, canvas.device).gather(canvas[0].flatten(1).T)
+        return views.transpose(1, 2).unflatten(2, (side, side))
+
+    def merge(self, views: Tensor) -> Tensor:
+        """Windows (n, c, side, side) averaged on a canvas (1, c, h, w)."""
+        cells = self.places(views.shape[-1], views.device).merge(views.flatten(2).transpose(1, 2))
+        return cells.T.reshape(1, -1, *self.size)
 
     def wrap(self, inner: Any) -> Callable[..., Tensor]:
         """An attention processor that lets ``inner`` attend on the canvas."""
@@ -81,15 +100,10 @@ class Joint:
             if encoder_hidden_states is None and not self.merging:
                 alone: Tensor = inner(layer, hidden_states, None, attention_mask)
                 return alone
-            side = isqrt(hidden_states.shape[1])
-            f = self.windows[0].width // side
-            windows = [Window(v.y // f, v.x // f, side, side) for v in self.windows]
-            size = (self.size[0] // f, self.size[1] // f)
-            views = hidden_states.transpose(1, 2).reshape(len(windows), -1, side, side)
-            tokens = merge(views, windows, size).flatten(2).transpose(1, 2)
+            places = self.places(isqrt(hidden_states.shape[1]), hidden_states.device)
             text = None if encoder_hidden_states is None else encoder_hidden_states[:1]
-            out = inner(layer, tokens, text, attention_mask)
-            return gather(out.transpose(1, 2).reshape(1, -1, *size), windows).flatten(2).transpose(1, 2)
+            out = inner(layer, places.merge(hidden_states)[None], text, attention_mask)
+            return places.gather(out[0])
 
         return process
 
@@ -115,14 +129,14 @@ def mad_latents(
     Returns:
         The final latents (1, c, h, w), before scaling and decoding.
     """
-    joint.merging = threshold > 0
-
-    def next_step(i: int, x: Tensor) -> None:
-        joint.merging = i + 1 < threshold
+    for i, t in enumerate(scheduler.timesteps):
+        joint.merging = i < threshold
+        views = joint.gather(canvas)
+        views = scheduler.step(guided(scheduler.scale_model_input(views, t), t), t, views).prev_sample
+        canvas = joint.merge(views)
         if after_step is not None:
-            after_step(i, x)
-
-    return multidiffusion_latents(guided, scheduler, canvas, joint.windows, next_step)
+            after_step(i, canvas)
+    return canvas
 
 
 def mad_lcm_latents(
@@ -151,7 +165,7 @@ def mad_lcm_latents(
     last = len(scheduler.timesteps) - 1
     for i, t in enumerate(scheduler.timesteps):
         joint.merging = i < threshold
-        mean = merge(network(gather(canvas, joint.windows), t), joint.windows, joint.size)
+        mean = joint.merge(network(joint.gather(canvas), t))
         canvas = scheduler.step(mean, t, canvas, generator=unused).denoised
         if i < last:
             kept = scheduler.alphas_cumprod[scheduler.timesteps[i + 1]]
@@ -274,7 +288,7 @@ def mad(
         with backbone.meter.stage("denoise"):
             x = start(backbone, scheduler, noise, (height, width))
             if consistency:
-                with embedded_guidance(unet, guidance):
+                with embedded_guidance(unet, guidance, backbone.device):
                     latents = mad_lcm_latents(
                         all_windows(backbone, conditioning, 1.0, joint),
                         scheduler,

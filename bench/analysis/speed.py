@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.device import choose as choose_device
 from bench.errors import IncompleteError, UsageError
 from bench.pipeline.environment import environment
 from bench.pipeline.generate import generate
@@ -88,7 +89,7 @@ def measure(
         times: dict[tuple[str, str], float] = {}
         for recipe_id, record in store.ledger().images.items():
             times[seconds[recipe_id]] = sum(record["cost"]["seconds"].values())
-    place = environment({**suite.backbone_options, **({"device": device} if device else {})})
+    place = environment({"device": choose_device(device or suite.backbone_options.get("device"))})
     return judge(times, labels[0], labels[1], asked[1:], limit, f"{place['cpu']}, {place['device']}, "
                  f"{place['threads']} threads")  # fmt: skip
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.device import choose as choose_device
+from bench.device import takes
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError
 from bench.noise import Noise
 from bench.pipeline.isolation import isolated, touched
@@ -59,14 +61,15 @@ def tiny_latent() -> Any:
 BACKBONES: dict[str, tuple[str, Callable[[], Any]]] = {"latent": ("world-sd", tiny_latent)}
 
 
-def check(ref: str, backbone: str | None = None, **options: Any) -> list[CheckResult]:
+def check(ref: str, backbone: str | None = None, device: str | None = None, **options: Any) -> list[CheckResult]:
     """Try a method and report, requirement by requirement.
 
     Args:
         ref: a method's name or ``FILE.py@name``.
         backbone: name of the backbone to try it on; by default the family's miniature, or a tiny random network
             where its weights are missing. Ignored by controls, which have none.
-        options: options of the backbone (``device``, ``model``, ...).
+        device: where the backbone runs; :func:`bench.device.choose`'s where None.
+        options: other options of the backbone (``model``, ...).
 
     Returns:
         The results in order; a method that does not load or run ends the list early. Nothing is raised for what a
@@ -94,7 +97,8 @@ def check(ref: str, backbone: str | None = None, **options: Any) -> list[CheckRe
             *found,
             CheckResult("runs", False, f"family {method.family} has no miniature backbone: name one to try it on"),
         ]
-    network = find("backbones", backbone)(**options) if backbone else _miniature(method.family, options)
+    options["device"] = choose_device(device)
+    network = _load(backbone, options) if backbone else _miniature(method.family, options)
     if network.family != method.family:
         message = f"{method.name} is a {method.family} method, {network.name} a {network.family} backbone"
         return [*found, CheckResult("runs", False, message)]
@@ -106,10 +110,15 @@ def passed(results: list[CheckResult]) -> bool:
     return all(r.ok for r in results)
 
 
+def _load(backbone: str, options: dict[str, Any]) -> Any:
+    factory = find("backbones", backbone)
+    return factory(**{k: v for k, v in options.items() if k != "device" or takes(factory, k)})
+
+
 def _miniature(family: str, options: dict[str, Any]) -> Any:
     name, stand_in = BACKBONES[family]
     try:
-        return find("backbones", name)(**options)
+        return _load(name, options)
     except PrerequisiteError:
         return stand_in()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import shutil
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import extractors
-from bench.catalogue.needs import bases, extractor_of, here, needed
+from bench.catalogue.needs import bases, bill, extractor_of, here, needed
 from bench.catalogue.needs import extractors as seen
+from bench.device import choose, mend_precision
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError
 from bench.extractors import catalogue
 from bench.extractors.weights.manifest import remedy, state
@@ -48,7 +50,8 @@ class Finding:
 
 def examine(suite: Suite, store: Store) -> list[Finding]:
     """Look at Python, packages, device, all that the suite names, and the store. Loads no network, changes nothing."""
-    return [*_python(), *_packages(), *_device(), *_named(suite), *_memory(suite), *_store(store)]
+    found = [*_python(), *_packages(), *_device(), *_named(suite), *_memory(suite), *_store(store)]
+    return [*found, *_all_of_it(suite)]
 
 
 def suites() -> list[Finding]:
@@ -224,24 +227,50 @@ def _absent(what: str, absent: list[Presence]) -> Finding:
 
 
 def _memory(suite: Suite) -> Iterator[Finding]:
-    """A warning where a backbone's files alone are larger than the memory of the device it is asked to run on."""
+    """Whether the precision and the size of each backbone go with the device that a run would take."""
     import psutil
 
-    device = str(suite.backbone_options.get("device", "cpu"))
+    try:
+        device = choose(suite.backbone_options.get("device"))
+    except (PrerequisiteError, UsageError) as error:
+        yield Finding(f"device {suite.backbone_options['device']}", "missing", str(error), "choose another --device")
+        return
+    yield Finding("networks run on", "ok", device)
     room = psutil.virtual_memory().total
     if device.startswith("cuda"):
         import torch
 
-        if not torch.cuda.is_available():
-            yield Finding(f"device {device}", "missing", "torch sees no CUDA device", "choose another --device")
-            return
         room = torch.cuda.get_device_properties(device).total_memory
+    seen = set()
     for base in bases(suite):
-        size = max((m.size_gb for m in needed(suite) if m.repository in base.said.values()), default=0.0)
-        if size * 1e9 > room:
-            said = f"its files are {size:.3g} GB, the memory of {device} is {room / GIB:.0f} GiB"
-            fix = "a lower precision or offload, among the backbone's options, may help"
-            yield Finding(f"memory for {base.name}", "note", said, fix)
+        precision = base.said.get("precision", "fp32")
+        if (base.name, base.said.get("model"), precision) in seen:
+            continue
+        seen.add((base.name, base.said.get("model"), precision))
+        if mend := mend_precision(device, precision):
+            yield Finding(f"precision of {base.name}", "missing", f"{precision} on device {device}", mend)
+        files = max((m.size_gb for m in needed(suite) if m.repository in base.said.values()), default=0.0) * 1e9
+        size = min(files, _held(base)) if files > room else files
+        if size > room:
+            said = f"{size / 1e9:.3g} GB of numbers at {precision}, the memory of {device} is {room / GIB:.0f} GiB"
+            yield Finding(f"memory for {base.name}", "note", said, 'offload = "model" or a lower --precision may help')
+
+
+def _held(base: Base) -> float:
+    """Bytes of a backbone's numbers in the precision that it runs in; of its files, where its shape is not known."""
+    try:
+        skeleton = find("backbones", base.ref).skeleton(**base.options)
+    except (ScrollBenchError, AttributeError):
+        return math.inf  # not known: the files say too much already
+    modules = [m for m in skeleton.parts.values() if hasattr(m, "parameters")]
+    return float(sum(p.numel() * p.element_size() for m in modules for p in m.parameters()))
+
+
+def _all_of_it(suite: Suite) -> Iterator[Finding]:
+    """One command that brings here all that is lacking, and what it comes to."""
+    lacking = bill(suite)
+    if lacking.absent or lacking.unmade:
+        yield Finding("all that is lacking", "missing", lacking.text, f"scrollbench weights fetch {lacking.name}")
 
 
 def _store(store: Store) -> Iterator[Finding]:

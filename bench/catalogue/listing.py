@@ -148,7 +148,8 @@ def _references() -> dict[str, Entry]:
             spec = _suite_file(suite)
         except UsageError:
             continue  # `list suites` tells what is wrong with it
-        found.update({f"{suite}/{n}": r.said for n, r in spec.references.items()})
+        for name, r in spec.references.items():
+            found[f"{suite}/{name}"] = {**r.said, **({"photographs": r.photographs} if r.photographs else {})}
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UsageError, near
 from bench.extractors import ROLES, default
 from bench.extractors.catalogue import models
-from bench.extractors.weights.manifest import Model, at, load_manifest
+from bench.extractors.weights import variants
+from bench.extractors.weights.manifest import Model, Presence, at, hub_cache, load_manifest, state, unlock
 from bench.registry import find
 from bench.registry import names as registered
 from bench.suites.load import load_suite
@@ -49,23 +51,25 @@ def needed(suite: Suite) -> list[Model]:
     ``needed_by``; upscalers only where a knob names them. A revision that the suite names takes the place of the
     manifest's. What the suite only plans to use needs nothing yet.
     """
-    told: dict[str, str | None] = {}  # what options and knobs say -> the revision said beside it
+    told: dict[str, tuple[str | None, str]] = {}  # what options and knobs say -> revision and variant said beside it
     makers, users = set[str](), set[str]()
     for base in bases(suite):
-        told |= {v: base.said.get("revision") if k == "model" else None for k, v in base.said.items()}
+        files = (base.said.get("revision"), base.said.get("variant", ""))
+        told |= {v: files if k == "model" else (None, "") for k, v in base.said.items()}
         makers |= {base.name} if base.homemade else set()
     for m, method in _taking_part(suite, "method"):
         users.add(getattr(method, "name", m.ref))
         preset = getattr(method, "presets", {}).get(m.preset, {})
         knobs = {name: p.default for name, p in getattr(method, "params", {}).items()} | dict(preset) | m.set
-        told |= {v: None for v in knobs.values() if isinstance(v, str)}
+        told |= {v: (None, "") for v in knobs.values() if isinstance(v, str)}
     for m, metric in _taking_part(suite, "metric"):
         users |= set() if extractor_of(metric, m.extractor, suite.tier) else {getattr(metric, "name", m.ref)}
     seen = {model.name for name in extractors(suite) for model in models(name)}
     found, named = [], told.keys() & load_manifest().keys()
     for model in load_manifest().values():
         if model.repository in told:
-            found.append(at(model, told[model.repository]))
+            revision, variant = told[model.repository]
+            found.append(at(variants.of(model, variant) if variant else model, revision))
         elif model.name in told or model.name in seen or named.intersection(model.needed_by):
             found.append(model)
         elif model.role in BASES:
@@ -84,6 +88,79 @@ def _taking_part(suite: Suite, kind: str) -> list[tuple[Any, Any]]:
     entries = suite.spec.methods if kind == "method" else suite.spec.metrics
     pairs = [(m, here(f"{kind}s", m.ref)) for m in entries if (kind, m.name) not in absent]
     return [(m, plugin) for m, plugin in pairs if plugin is not None]
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a suite lacks on this machine: models, folders to be made of them, and the room there is.
+
+    Attributes:
+        name: what ``weights fetch`` takes for the suite.
+        absent: models that are not here, or not all of them.
+        unmade: backbones whose folder is made of fetched files and is not here.
+        free: bytes free where the hub's cache is, ``home``.
+    """
+
+    name: str
+    absent: tuple[Presence, ...]
+    unmade: tuple[str, ...]
+    free: int
+    home: Path
+
+    @property
+    def size_gb(self) -> float:
+        """All that is absent; what is here in part counts in full."""
+        return sum(f.model.size_gb for f in self.absent)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for it."""
+        return self.size_gb * 1e9 <= self.free
+
+    @property
+    def gated(self) -> list[Model]:
+        """Those whose licence must be accepted first."""
+        return [f.model for f in self.absent if f.model.gated]
+
+    @property
+    def text(self) -> str:
+        """All of it in one sentence, the steps that unlock what is gated included."""
+        said = f"{len(self.absent)} models, {self.size_gb:.1f} GB"
+        said += f", and {', '.join(self.unmade)} to be made of them" if self.unmade else ""
+        said += f"; {self.free / 1e9:.1f} GB free at {self.home}" + ("" if self.fits else ", which is not enough")
+        return said + "".join(f"; gated: {unlock(m)}" for m in self.gated)
+
+
+def bill(suite: Suite) -> Bill:
+    """What is lacking of a suite's models; asks no network and reads no file."""
+    absent = tuple(f for f in map(state, needed(suite)) if f.state != "present")
+    name = suite.name if suite.name in registered("suites") else str(suite.file)
+    home = next(p for p in (hub_cache(), *hub_cache().absolute().parents) if p.exists())
+    unmade = tuple(dict.fromkeys(base.name for base in bases(suite) if _maker(base)))
+    return Bill(name, absent, unmade, shutil.disk_usage(home).free, home)
+
+
+def make_folders(suite: Suite, say: Callable[[str], None] = lambda line: None) -> list[Path]:
+    """Make the folders that a suite's backbones load of the fetched files, as LlamaGen's; those that are here stay.
+
+    Raises:
+        PrerequisiteError: files that were not fetched.
+        UsageError: files that are not the released ones.
+    """
+    made = []
+    for base in bases(suite):
+        if (make := _maker(base)) is not None:
+            say(f"{base.name}: making {base.said['model']} of the fetched files")
+            made.append(Path(base.said["model"]).expanduser())
+            made[-1].parent.mkdir(parents=True, exist_ok=True)
+            make(made[-1])
+    return made
+
+
+def _maker(base: Base) -> Callable[[Path], Any] | None:
+    """What makes the folder that a backbone loads, where one is named and is not here."""
+    make: Callable[[Path], Any] | None = getattr(here("backbones", base.ref), "make", None)
+    return make if base.homemade and "model" in base.said else None
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,11 @@ def show(
 def check(
     ref: Annotated[str, typer.Argument(help="A method: FILE.py@NAME, or its name.")],
     backbone: Annotated[str | None, typer.Option("--backbone", help="Try it on this backbone.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Where: auto, cpu, cuda:1.")] = None,
     json: Json = False,
 ) -> None:
     """Try a method on a tiny picture and report which of the rules of methods it keeps."""
-    results = bench.check(ref, backbone)
+    results = bench.check(ref, backbone, device=device)
     console.records([vars(r) for r in results], json)
     if not bench.catalogue.conformance.passed(results):
         raise typer.Exit(1)

@@ -60,10 +60,23 @@ def _select(
     shard: Annotated[
         str | None, typer.Option("--shard", help="I/N: this machine's share of the pictures, I from 1 to N.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="Where networks run: cpu, cuda, cuda:1.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Where networks run: auto (CUDA, else MPS, else cpu), cpu, cuda:1.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Of all backbones, instead of the suite's: fp32, bf16, fp16.")
+    ] = None,
     store: Annotated[Path | None, typer.Option("--store", help="Store folder.", envvar="SCROLLBENCH_STORE")] = None,
 ) -> Selection:
-    overrides = {"methods": method, "metrics": metric, "set": set_, "limit": limit, "seeds": seed, "tier": tier}
+    overrides = {
+        "methods": method,
+        "metrics": metric,
+        "set": set_,
+        "limit": limit,
+        "seeds": seed,
+        "tier": tier,
+        "precision": precision,
+    }
     chosen = bench.load_suite(suite, {k: v for k, v in overrides.items() if v or v == 0})
     if device:  # provenance, not identity: the same suite on another machine
         chosen = replace(chosen, backbone_options={**chosen.backbone_options, "device": device})
@@ -85,6 +98,7 @@ def selection(verb: Callable[..., None], suite: str = "miniature") -> Callable[.
     options = [
         p.replace(default=suite) if p.name == "suite" else p
         for p in inspect.signature(_select, eval_str=True).parameters.values()
+        if p.name not in [mine.name for mine in own]  # a verb may mean something of its own by a name
     ]
 
     @functools.wraps(verb)

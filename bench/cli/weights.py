@@ -49,10 +49,15 @@ def weights_fetch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be fetched.")] = False,
     json: Json = False,
 ) -> None:
-    """Fetch models into the caches of their libraries and check every file. The same command again resumes."""
+    """Fetch models into the caches of their libraries and check every file; make what is made of them (LlamaGen).
+
+    The same command again resumes.
+    """
     models = bench.catalogue.needs.choose(names)
     if not dry_run:
         done = [_row(f) for f in bench.extractors.weights.fetch.fetch(models, mirror, console.note)]
+        for suite in (n for n in names if n not in bench.extractors.weights.manifest.load_manifest()):
+            bench.catalogue.needs.make_folders(bench.load_suite(suite), console.note)
         _show(done, json, f"{', '.join(names)}: no models from outside are needed")
         return
     absent = [f for f in map(bench.extractors.weights.manifest.state, models) if f.state != "present"]

@@ -37,6 +37,29 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def most_reserved(device: str) -> int | None:
+    """Bytes that torch's allocator held on a CUDA device at most since its peak was reset; None elsewhere."""
+    torch = sys.modules.get("torch")
+    if torch is None or not device.startswith("cuda") or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.max_memory_reserved(device))
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether CUDA no longer answers in this process: after some errors every further call of it fails.
+
+    Told from errors that pass by asking: a context that is lost says so again when it is awaited.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or "cuda" not in str(error).lower() or not torch.cuda.is_available():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -172,8 +172,8 @@ def _skeleton(use: MethodUse) -> tuple[Any, str]:
         if not hasattr(factory, "skeleton"):
             return None, f"backbone {use.backbone} offers no skeleton"
         return factory.skeleton(**use.backbone_options), ""
-    except ScrollBenchError as error:
-        return None, str(error)
+    except Exception as error:  # a wrong option, a library of another version: the other rows are none the worse
+        return None, _words(error)
 
 
 def _count(row: Forecast, backbone: Any, use: MethodUse, part: Part) -> Forecast:
@@ -193,9 +193,9 @@ def _count(row: Forecast, backbone: Any, use: MethodUse, part: Part) -> Forecast
                 for _ in made if isinstance(made, Parts) else ():
                     pass  # a large picture costs while it is handed on
     except ScrollBenchError as error:
-        return replace(row, problem=str(error))
-    except (RuntimeError, TypeError, ValueError) as error:  # e.g. a sampler that looks at its numbers
-        return replace(row, problem=f"cannot run without numbers: {error}")
+        return replace(row, problem=_words(error))
+    except Exception as error:  # e.g. a sampler that looks at its numbers, which fails in any way
+        return replace(row, problem=f"cannot run without numbers: {_words(error)}")
     return replace(
         row,
         nfe=backbone.meter.nfe,
@@ -205,6 +205,12 @@ def _count(row: Forecast, backbone: Any, use: MethodUse, part: Part) -> Forecast
         weights=weights,
         peak=tally.peak,
     )
+
+
+def _words(error: Exception) -> str:
+    """What an error says, in one line; its kind where that is no sentence of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ScrollBenchError) else f"{type(error).__name__}: {text}"
 
 
 class _remembering:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.device import choose as choose_device
+from bench.device import mend_precision
 from bench.errors import PrerequisiteError, UsageError, near
 from bench.pipeline.environment import environment
 from bench.pipeline.executors import EXECUTORS
 from bench.pipeline.maker import Maker
-from bench.pipeline.plan import ATTEMPTS, Blocked, Plan
+from bench.pipeline.plan import ATTEMPTS, Blocked, Job, Plan
 from bench.progress import Silent
 from bench.store import Store
 from bench.store.ledger import Ledger, choose
 from bench.store.records import Record
+from bench.types import Canvas
 
 if TYPE_CHECKING:
     from bench.progress import Progress
@@ -70,36 +73,39 @@ def generate(
         store: where pictures and records go.
         progress: told of the stage ``generate``.
         executor: one of ``EXECUTORS``.
-        device: where the backbone runs (``cuda``); the suite's own or the backbone's default where None.
+        device: where the backbones run; the suite's own, else :func:`bench.device.choose`'s, where None.
         argv: the command, for the run's record; this process's own by default.
 
     Raises:
+        DeviceLostError: the GPU no longer answers; what was made is kept, and no attempt is counted.
         PrerequisiteError: every picture needs weights that are not here. Where only some do, the others are made.
         StoreError: pictures or records cannot be written.
-        UsageError: an unknown executor.
+        UsageError: an unknown executor; a precision that the device does not have, before anything is loaded.
     """
     if executor not in EXECUTORS:
         raise UsageError(f"unknown executor {executor!r}; {near(executor, EXECUTORS)}")
     if plan.blocked and not plan.cells:
         raise PrerequisiteError("\n".join(dict.fromkeys(b.reason for b in plan.blocked)))
     progress = progress or Silent()
+    place = {"device": _device(plan, device)}  # before anything is recorded
     ledger = _record_members(plan, store)
     if not plan.jobs:
         return RunResult(None, 0, len(plan.done), 0, len(plan.quarantined), (), plan.blocked)
     suite, run_id = plan.suite, uuid.uuid4().hex[:12]
     run: Record = {"kind": "run", "run_id": run_id, "suite": suite.ref, "suite_digest": suite.digest}
     run["argv"] = list(sys.argv if argv is None else argv)
-    place = {"device": device} if device else {}
-    about = {"environment": environment({**suite.backbone_options, **place}), "weights": dict(plan.sources)}
+    about = {"environment": environment(place), "weights": dict(plan.sources)}
     store.append({**run, "status": "started", **about})
     attempts, made = dict(plan.attempts), 0
     failures: dict[str, Failure] = {}
     progress.start("generate", len(plan.jobs))
     do, pending = Maker(store, place), list(plan.jobs)
+    crowd = _Crowd()
     while pending:
         again = []
-        for job, record in EXECUTORS[executor](pending, do):
+        for job, record in EXECUTORS[executor](crowd.fitting(pending), do):
             key = job.recipe_id
+            crowd.note(job, record)
             if record["kind"] == "image":
                 record = _keep({**record, "run_id": run_id}, store, ledger)
             if record["kind"] == "image":
@@ -112,15 +118,64 @@ def generate(
                 failures[key] = Failure(
                     job.part.name, job.use.label, job.prompt.id, job.recipe.seed, record["reason"], record["message"]
                 )
-                if tried and attempts[key] < ATTEMPTS:
+                if tried and attempts[key] < ATTEMPTS and record["reason"] != "oom":
                     again.append(job)
                     continue
             progress.advance("generate", 1, f"{job.use.label} {job.prompt.id}")
         pending = again
+    for job, why in crowd.left:
+        failures[job.recipe_id] = Failure(job.part.name, job.use.label, job.prompt.id, job.recipe.seed, "oom", why)
+        progress.advance("generate", 1, f"{job.use.label} {job.prompt.id}")
     progress.finish("generate")
     store.append({**run, "status": "finished", "made": made, "failed": len(failures)})
     told = tuple(failures.values())
     return RunResult(run_id, made, len(plan.done), len(failures), len(plan.quarantined), told, plan.blocked)
+
+
+class _Crowd:
+    """Which samplers do not fit into memory on which canvas: one picture of each says so, the others are not tried.
+
+    Those are no failures of their own: nothing is recorded of them, and the next run tries one of them again.
+    """
+
+    def __init__(self) -> None:
+        self.left: list[tuple[Job, str]] = []
+        self._full: dict[tuple[str, Canvas], str] = {}
+        self._fits: set[tuple[str, Canvas]] = set()
+
+    def fitting(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """The jobs whose like has not run out of memory by the time it is their turn."""
+        for job in jobs:
+            why = self._full.get((job.sampler, job.recipe.canvas))
+            if why is None:
+                yield job
+            else:
+                self.left.append((job, why))
+
+    def note(self, job: Job, record: Record) -> None:
+        """What became of a job. Where a picture was made before, memory that runs out is an accident of the moment."""
+        place = (job.sampler, job.recipe.canvas)
+        if record["kind"] == "image":
+            self._fits.add(place)
+        elif record["reason"] == "oom" and place not in self._fits:
+            self._full[place] = f"not tried: prompt {job.prompt.id} ran out of memory before, {record['message']}"
+
+
+def _device(plan: Plan, asked: str | None) -> str:
+    """Where the networks of a plan run. Raises ``UsageError`` where one of them cannot in the precision asked for."""
+    uses = [job.use for job in plan.jobs if not job.use.control]
+    if not uses:
+        return "cpu"
+    chosen = choose_device(asked or plan.suite.backbone_options.get("device"))
+    wrong = {}
+    for use in uses:
+        if mend := mend_precision(chosen, str(use.backbone_options.get("precision", "fp32"))):
+            wrong.setdefault(mend, dict[str, None]())[str(use.backbone)] = None
+    if wrong:
+        raise UsageError(
+            "\n".join(f"backbone {', '.join(names)} on device {chosen}: {mend}" for mend, names in wrong.items())
+        )
+    return chosen
 
 
 def _record_members(plan: Plan, store: Store) -> Ledger:

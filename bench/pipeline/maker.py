@@ -6,15 +6,17 @@ import copy
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.errors import PrerequisiteError, StoreError
+from bench.device import takes
+from bench.errors import DeviceLostError, PrerequisiteError, StoreError
 from bench.noise import Noise
-from bench.pipeline.environment import release_memory
+from bench.pipeline.environment import device_lost, most_reserved, release_memory
 from bench.pipeline.isolation import isolated, touched
 from bench.pipeline.plan import Job, network_id, recipe_record
 from bench.pipeline.probe import Probe
@@ -27,6 +29,8 @@ from bench.suites.values import MethodUse
 from bench.types import Canvas, Cost, Parts, large
 
 NAMED = 20  # changes of a backbone that a record names
+FULL = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+WARM_STEPS = 2
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
 
 
@@ -34,7 +38,11 @@ class Maker:
     """Does jobs: samples, keeps the picture, and returns the record to write.
 
     Holds one backbone at a time, loaded when a job needs it. ``options`` go over every backbone's own (``device``).
-    It raises nothing but ``StoreError``: what goes wrong with one picture is a record, and other work goes on.
+    It raises nothing but ``StoreError`` and ``DeviceLostError``: what goes wrong with one picture is a record, and
+    other work goes on.
+
+    On a GPU, or where it compiles, a network is warmed up before the first picture of a method and canvas, so that
+    kernels that are loaded, chosen or compiled once are no part of a picture's seconds.
 
     Several pictures may be made together (:func:`bench.pipeline.executors.groups`). Each is told its share of seconds
     and evaluations, the memory of all, and by ``together`` how many they were. Where that fails, out of memory or
@@ -52,7 +60,8 @@ class Maker:
         self._loaded = ""  # which one that is
         self._probe: Probe | None = None
         self._weights: dict[str, str] = {}  # what each came to when it was first loaded
-        self._problems: dict[str, PrerequisiteError] = {}
+        self._problems: dict[str, str] = {}  # words alone: an error's frames would keep what was loaded
+        self._warm: set[Any] = set()
 
     def __call__(self, job: Job) -> Record:
         return self.together([job])[0]
@@ -60,17 +69,28 @@ class Maker:
     def together(self, jobs: Sequence[Job]) -> list[Record]:
         """The records of jobs of one group, in their order."""
         failure: Record | None = None
+        lost = False
         try:
             made, cost, changed = self._sample(jobs)
         except StoreError:  # no sampler's fault: the disk is full
             raise
         except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
             failure = {"kind": "failure", **_base(jobs[0]), "reason": classify(error), "message": explain(error)}
+            lost = device_lost(error)
         if failure is not None:
+            if lost:  # nothing else can be drawn, and this picture need not be at fault
+                raise DeviceLostError(
+                    f"{jobs[0].use.label}, prompt {jobs[0].prompt.id}: the GPU no longer answers in this process "
+                    f"({failure['message']}). All pictures made so far are kept and no attempt is counted: the same "
+                    f"command goes on. Where it comes back, CUDA_LAUNCH_BLOCKING=1 shows the operation at fault"
+                )
             release_memory()  # only now: the error's frames held what filled it
             return [failure] if len(jobs) == 1 else [self(job) for job in jobs]
-        about = {"cost": asdict(cost), **({"together": len(jobs)} if len(jobs) > 1 else {})}
-        about |= {"changed": changed} if changed else {}
+        about = {
+            "cost": {**asdict(cost), **self._reserved()},
+            **({"together": len(jobs)} if len(jobs) > 1 else {}),
+            **({"changed": changed} if changed else {}),
+        }
         return [
             {
                 "kind": "image", **_base(job), **job.cell(), "image_id": self.store.write_image(rgb),
@@ -78,6 +98,24 @@ class Maker:
             }
             for job, (rgb, flags) in zip(jobs, made, strict=True)
         ]  # fmt: skip
+
+    def _reserved(self) -> dict[str, int]:
+        most = most_reserved(str(self.options.get("device", "cpu")))
+        return {} if most is None else {"reserved_bytes": most}
+
+    def _warm_up(self, jobs: Sequence[Job], backbone: Any) -> None:
+        """Draw a few steps that nobody keeps. What goes wrong in them goes wrong in the picture, and is told there."""
+        use, canvas = jobs[0].use, jobs[0].recipe.canvas
+        place = (self._loaded, use.label, canvas)
+        on_gpu = str(getattr(backbone, "device", "cpu")).startswith("cuda")
+        if place in self._warm or large(canvas.height, canvas.width):  # of a large picture it would be a small part
+            return
+        if not (on_gpu or use.backbone_options.get("compile")):
+            return
+        self._warm.add(place)
+        few = {"steps": min(WARM_STEPS, use.params["steps"])} if "steps" in use.params else {}
+        with suppress(Exception):
+            _call(jobs[:1], backbone, {**use.params, **few}, self.store.root)
 
     def _sample(self, jobs: Sequence[Job]) -> tuple[list[tuple[np.ndarray | Raster, list[str]]], Cost, list[str]]:
         """Pictures with flags, the cost of each, and what the sampler left changed."""
@@ -87,7 +125,9 @@ class Maker:
             for job in jobs:
                 _check_loaded(job, backbone)
         try:
-            made, cost, settings = _call(jobs, backbone, self.store.root)
+            if backbone is not None:
+                self._warm_up(jobs, backbone)
+            made, cost, settings = _call(jobs, backbone, use.params, self.store.root)
         finally:
             changed = self._mend()
         for _, flags in made:
@@ -109,24 +149,28 @@ class Maker:
     def _load(self, use: MethodUse) -> Any:
         wanted = network_id(use)
         if wanted in self._problems:
-            raise self._problems[wanted]
+            raise PrerequisiteError(self._problems[wanted])
         if self._loaded != wanted:
             if self._backbone is not None:
                 self._drop()
             try:
-                self._backbone = find("backbones", str(use.backbone))(**{**use.backbone_options, **self.options})
+                factory = find("backbones", str(use.backbone))
+                own = {k: v for k, v in self.options.items() if takes(factory, k)}
+                self._backbone = factory(**{**use.backbone_options, **own})
             except Exception as error:  # whatever it is, no picture is at fault: nothing is quarantined for it
                 what = str(error) if isinstance(error, PrerequisiteError) else explain(error)
-                self._problems[wanted] = PrerequisiteError(f"backbone {use.backbone!r} does not load: {what}")
-                raise self._problems[wanted] from error
+                self._problems[wanted] = f"backbone {use.backbone!r} does not load: {what}"
+            if wanted in self._problems:  # outside, so that the new error does not hold the old one's frames
+                release_memory()
+                raise PrerequisiteError(self._problems[wanted])
             self._probe, self._loaded = Probe(self._backbone), wanted
             if self._weights.setdefault(wanted, self._probe.digest) != self._probe.digest:
-                self._problems[wanted] = PrerequisiteError(
+                self._problems[wanted] = (
                     f"backbone {use.backbone!r} does not come back as it was when it is loaded again: its weights "
                     f"changed on the disk, or its loader keeps what a sampler changed; run again"
                 )
                 self._drop()
-                raise self._problems[wanted]
+                raise PrerequisiteError(self._problems[wanted])
         return self._backbone
 
 
@@ -156,7 +200,7 @@ def _check_loaded(job: Job, backbone: Any) -> None:
 
 
 def _call(
-    jobs: Sequence[Job], backbone: Any, folder: Path
+    jobs: Sequence[Job], backbone: Any, knobs: Mapping[str, Any], folder: Path
 ) -> tuple[list[tuple[np.ndarray | Raster, list[str]]], Cost, list[str]]:
     """Pictures with flags, what each of them cost, and the settings that the sampler changed, which are as before.
 
@@ -174,10 +218,10 @@ def _call(
     started = time.perf_counter()
     with isolated() as traces:
         if n > 1 and use.method.together is not None:
-            pictures = list(use.method.together(*given, prompts, asked, noises, **use.params))
+            pictures = list(use.method.together(*given, prompts, asked, noises, **knobs))
         else:
             (prompt,), (noise,) = prompts, noises
-            pictures = [use.method.fn(*given, prompt, asked, noise, **use.params)]
+            pictures = [use.method.fn(*given, prompt, asked, noise, **knobs)]
         made = [finished(picture, canvas, folder) for picture in pictures]
     if traces.drawn:
         raise RuntimeError(touched(traces.drawn))
@@ -265,7 +309,7 @@ def classify(error: BaseException) -> str:
     text = str(error).lower()
     if isinstance(error, PrerequisiteError | ImportError):
         return "prerequisite"
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if isinstance(error, MemoryError) or any(words in text for words in FULL):
         return "oom"
     return "nan" if isinstance(error, FloatingPointError) else "crash"
 

@@ -51,7 +51,7 @@ def run(
         progress: told of the stages ``generate`` and ``score``.
         shard: (i, n): only the i-th of n shares of the pictures, from 1.
         retry: try pictures again that failed too often before.
-        device: where networks run; the suite's own or their defaults where None.
+        device: where networks run; the suite's own, else :func:`bench.device.choose`'s, where None.
         drawing: entered while pictures are drawn.
 
     Raises:

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import extractors, views
-from bench.errors import ScrollBenchError, StoreError, UsageError, near
+from bench.device import choose as choose_device
+from bench.errors import DeviceLostError, ScrollBenchError, StoreError, UsageError, near
 from bench.metrics.sample import Sample
 from bench.pipeline import score_plan
+from bench.pipeline.environment import device_lost
+from bench.pipeline.maker import classify
 from bench.pipeline.score_plan import Picture, ScoreResult, SetJob, Task, Wanted
 from bench.progress import Progress
 from bench.registry import Metric
@@ -39,7 +42,7 @@ def score(suite: Suite, store: Store, progress: Progress | None = None, *, devic
         suite: of :func:`bench.suites.load.load_suite`.
         store: where pictures and records are.
         progress: told of the stage ``score``, a unit for every image or set score.
-        device: where extractors run; by default a CUDA device if there is one, else the CPU.
+        device: where extractors run; the suite's own, else :func:`bench.device.choose`'s, where None.
 
     Returns:
         Counts. A metric that fails on one picture is recorded as a ``score_failure``, and the rest goes on.
@@ -77,12 +80,12 @@ class _Scorer:
         progress: Progress | None, device: str | None,
     ) -> None:  # fmt: skip
         self.ref, self.suite, self.store, self.result, self.progress = ref, suite, store, result, progress
-        self.ledger, self.device = ledger, device
+        self.ledger, self.device = ledger, device or suite.backbone_options.get("device")
 
     @cached_property
     def network(self) -> extractors.Extractor | None:
         """The loaded extractor; None for metrics of plain pixels."""
-        return extractors.load(self.ref, self.device or _device()) if self.ref else None
+        return extractors.load(self.ref, choose_device(self.device)) if self.ref else None
 
     def work(self, scores: list[Wanted], sets: list[SetJob]) -> None:
         """Compute and record everything; failures of single scores are recorded and passed over."""
@@ -180,7 +183,9 @@ class _Scorer:
 
     def _record_failure(self, about: Mapping[str, Any], error: BaseException) -> None:
         # not of kind "failure": those count against the making of a picture
-        reason = "oom" if isinstance(error, MemoryError) or "out of memory" in str(error).lower() else "crash"
+        if device_lost(error):
+            raise DeviceLostError(f"the GPU no longer answers in this process ({error}); the same command goes on")
+        reason = "oom" if classify(error) == "oom" else "crash"
         message = str(error) if isinstance(error, ScrollBenchError) else f"{type(error).__name__}: {error}"
         record: Record = {**about, "kind": "score_failure", "reason": reason, "message": message}
         self.store.append(record)
@@ -206,9 +211,3 @@ def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
             raise UsageError(f"metric {metric.name!r} returned {value.name!r}; {near(value.name, metric.values)}")
         defined = value.value is not None and np.isfinite(value.value)
         yield Value(value.name, float(value.value) if defined else None, value.index)  # type: ignore[arg-type]
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.analysis.board import ARROWS, NO_BACKBONE, Line, Section
 from bench.analysis.columns import Column
+from bench.suites.uses import NEEDS_PHOTOGRAPHS
 
 if TYPE_CHECKING:
     from bench.suites.suite import Suite
@@ -58,8 +59,11 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
         said.append("* some pictures or scores are missing; not ranked")
     said += _doubts(suite, found)
     for kind in ("method", "metric", "reference"):
-        if absent := [u.label for u in suite.unavailable if u.kind == kind]:
-            said.append(f"{kind}s the suite names that are not here: {', '.join(absent)}")
+        absent = [u for u in suite.unavailable if u.kind == kind]
+        if bring := [u.label for u in absent if u.reason.startswith(NEEDS_PHOTOGRAPHS)]:
+            said.append(f"needs photographs (`scrollbench list references`): {', '.join(bring)}")
+        if others := [u.label for u in absent if u.label not in bring]:
+            said.append(f"{kind}s the suite names that are not here: {', '.join(others)}")
     return said
 
 

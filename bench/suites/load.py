@@ -36,6 +36,7 @@ class Overrides:
         limit: that many prompts spread over each part's; 0 drops the part's selection, for its whole prompt set.
         seeds: replaces the list.
         tier: ``miniature`` runs a suite of tier full on the embedded miniature (bench.suites.miniature).
+        precision: of every backbone, instead of the suite's; another precision is another suite digest.
     """
 
     methods: Sequence[str] = ()
@@ -44,6 +45,7 @@ class Overrides:
     limit: int | None = None
     seeds: Sequence[int] = ()
     tier: str | None = None
+    precision: str | None = None
 
 
 def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> Suite:
@@ -78,6 +80,8 @@ def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> S
         left_out = tuple(u for u in left_out if u.kind != "metric")
         changes["metrics"] = [m for wanted in asked.metrics for m in _choose_metrics(wanted, spec.metrics)]
     spec = spec.model_copy(update=changes)
+    if asked.precision:
+        spec = _at(spec, asked.precision)
     check_labels(spec, file)
     parts = tuple(_part(p, asked.limit, file) for p in spec.parts)
     return Suite(
@@ -85,6 +89,16 @@ def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> S
         spec.backbone, spec.backbone_options, {n: r.said for n, r in spec.references.items()},
         file, spec, tuple(_knob(text) for text in asked.set), left_out,
     )  # fmt: skip
+
+
+def _at(spec: SuiteFile, precision: str) -> SuiteFile:
+    """The suite with all of its backbones in one precision."""
+    said = {"precision": precision}
+    methods = [
+        m.model_copy(update={"backbone_options": {**m.backbone_options, **said}}) if m.backbone else m
+        for m in spec.methods
+    ]
+    return spec.model_copy(update={"backbone_options": {**spec.backbone_options, **said}, "methods": methods})
 
 
 def with_methods(suite: Suite, wanted: Iterable[str]) -> Suite:

@@ -78,7 +78,8 @@ class MetricFile(_Named):
 
 class ReferenceFile(_Named):
     """A reference set (bench.pipeline.references, bench.suites.natives). A ``planned`` folder is one that users fill
-    themselves."""
+    themselves; with ``photographs``, which says how many, how large and from where, by real ones that no run can make.
+    """
 
     kind: Literal["world", "folder", "native"]
     width: Side | None = None
@@ -87,11 +88,12 @@ class ReferenceFile(_Named):
     seed: Annotated[int, Field(ge=0, le=MOST - 1_000_000)] | None = None  # and one more for each picture
     loop: bool | None = None
     path: str | None = None
+    photographs: str | None = None
 
     @property
     def said(self) -> dict[str, Any]:
         """The specification as :func:`bench.pipeline.references.load_reference` takes it."""
-        return self.model_dump(exclude_none=True, exclude={"planned", "note"})
+        return self.model_dump(exclude_none=True, exclude={"planned", "note", "photographs"})
 
 
 def _first(seeds: Any) -> Any:

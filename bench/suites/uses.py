@@ -13,6 +13,8 @@ from bench.registry import Method, Metric, find, names
 from bench.suites.tables import MethodFile, MetricFile, SuiteFile, default_label
 from bench.suites.values import MethodUse, MetricUse, Unavailable, Where
 
+NEEDS_PHOTOGRAPHS = "needs photographs: "
+
 
 class Asking(Protocol):
     """What of a suite decides its methods, metrics and references."""
@@ -150,9 +152,9 @@ def metrics(suite: Asking) -> tuple[tuple[MetricUse, ...], tuple[Unavailable, ..
 def references(suite: Asking) -> tuple[Unavailable, ...]:
     """The reference sets that are not here."""
     absent = {name: r for name, r in suite.spec.references.items() if _no_reference(name, suite)}
+    about = {name: f": {r.photographs or r.note}" if r.photographs or r.note else "" for name, r in absent.items()}
     return tuple(
-        Unavailable("reference", name, r.kind, f"no folder {r.path}" + (f": {r.note}" if r.note else ""))
-        for name, r in absent.items()
+        Unavailable("reference", name, r.kind, f"no folder {r.path}{about[name]}") for name, r in absent.items()
     )
 
 
@@ -161,4 +163,4 @@ def _no_reference(name: str | None, suite: Asking) -> str:
     r = suite.spec.references.get(name) if name is not None else None
     if r is None or not r.planned or r.kind != "folder" or Path(r.path or "").is_dir():
         return ""
-    return f"its reference {name!r} is not here"
+    return (NEEDS_PHOTOGRAPHS if r.photographs else "") + f"its reference {name!r} is not here"

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, near
+from bench.extractors.weights.variants import folder_of, refuse_single_file
 from methods.backbones.protocols import BackboneInfo
 
 if TYPE_CHECKING:
     from methods.backbones.identity import Weights
 
 # What every pretrained latent backbone can be told besides what it is; see methods.backbones.network.LatentNetwork.
+# ``variant`` is about files: "fp16" loads *.fp16.safetensors where there are any (bench.extractors.weights.variants).
 OPTIONS: Mapping[str, Any] = MappingProxyType({
     "device": "cpu", "precision": "fp32", "batch": 16, "offload": "none", "attention": "sdpa",
-    "vae_tiling": False, "vae_slicing": False, "compile": False,
+    "vae_tiling": False, "vae_slicing": False, "compile": False, "variant": "",
 })  # fmt: skip
 
 
@@ -31,6 +35,8 @@ class Factory:
         locate: the same options -> the weights, found and identified without loading them.
         blank: the same options -> the full-size backbone on the meta device, without weights; None if not known. Where
             it takes ``folder``, a pipeline's, that pipeline's size instead.
+        make: folder -> writes there what the backbone loads, of fetched files that are stored otherwise; None where it
+            loads them as they are.
         changes: options that change the pixels on purpose; where not at their default they become part of the name.
     """
 
@@ -42,9 +48,10 @@ class Factory:
         locate: Callable[..., Weights],
         blank: Callable[..., Any] | None = None,
         changes: Sequence[str] = ("vae_tiling",),
+        make: Callable[[Path], Any] | None = None,
     ) -> None:
         self.name, self.family, self.load, self.locate, self.blank = name, family, load, locate, blank
-        self.changes = tuple(changes)
+        self.changes, self.make = tuple(changes), make
         self.options: dict[str, Any] = {}
         for p in inspect.signature(load).parameters.values():
             self.options |= OPTIONS if p.kind is p.VAR_KEYWORD else {p.name: p.default}
@@ -57,15 +64,23 @@ class Factory:
 
     def __call__(self, **options: Any) -> Any:
         """Load. Raises ``UsageError`` on unknown options, ``PrerequisiteError`` where something must be fetched."""
-        return self.load(**self._checked(options))
+        checked, _ = self._settled(options)
+        if str(checked.get("device", "")).startswith("cuda"):
+            import torch
+
+            if torch.cuda.is_available():
+                torch.cuda.init()  # meters ask for its memory, and an offloaded network touches it only later
+        with _telling_of_variants():
+            return self.load(**checked)
 
     def describe(self, **options: Any) -> BackboneInfo:
         """Name, family and weights digest under these options. Raises like loading does, but loads nothing."""
-        checked = self._checked(options)
+        checked, source = self._settled(options)
         marks = [f"{k}={checked[k]}" for k in self.changes if k in checked and checked[k] != self.options[k]]
         name = f"{self.name}[{','.join(marks)}]" if marks else self.name
-        weights = self.locate(**checked)
-        return BackboneInfo(name, self.family, weights.digest, weights.source)
+        with _telling_of_variants():
+            weights = self.locate(**checked)
+        return BackboneInfo(name, self.family, weights.digest, source or weights.source)
 
     def skeleton(self, **options: Any) -> Any:
         """The full-size network on the meta device: every shape and cost, no numbers. Needs no weights.
@@ -85,14 +100,26 @@ class Factory:
         """
         if self.blank is None or "folder" not in inspect.signature(self.blank).parameters:
             raise UsageError(f"backbone {self.name!r} cannot be outlined without loading it")
-        return self.blank(folder=self.locate(**self._checked(options)).folder, **self._there(options))
+        return self.blank(folder=self.locate(**self._settled(options)[0]).folder, **self._there(options))
 
     def _there(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options of the same backbone on the meta device."""
         there = {"device": "meta", "offload": "none", "compile": False}
         unnamed = {"model": ""} if "model" in self.options else {}
         given = {k: v for k, v in options.items() if k not in there} | unnamed
-        return {k: there.get(k, v) for k, v in self._checked(given).items() if k not in ("model", "revision")}
+        about_files = ("model", "revision", "variant")
+        return {k: there.get(k, v) for k, v in self._checked(given).items() if k not in about_files}
+
+    def _settled(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        """Options as the loader takes them, a variant turned into a folder, and where that is from."""
+        checked = self._checked(options)
+        variant, model = checked.pop("variant", ""), checked.get("model")
+        if isinstance(model, str):
+            refuse_single_file(model)
+        if not variant:
+            return checked, ""
+        folder, source = folder_of(str(model), checked.get("revision"), variant)
+        return {**checked, "model": str(folder), "revision": None}, source
 
     def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in options.items():
@@ -107,6 +134,18 @@ class Factory:
             if value is inspect.Parameter.empty:
                 raise UsageError(f"backbone {self.name!r} needs the option {key!r}, e.g. {key}=...")
         return given
+
+
+@contextmanager
+def _telling_of_variants() -> Iterator[None]:
+    """Say how variants are loaded, where they are all that a folder holds."""
+    try:
+        yield
+    except UsageError as error:
+        if "variants are not loaded" not in str(error):
+            raise
+        how = 'to load *.fp16.safetensors, add the backbone\'s option: backbone_options = { variant = "fp16" }'
+        raise UsageError(f"{error}\n{how}") from error
 
 
 @dataclass(frozen=True)

@@ -44,15 +44,16 @@ def processors(unet: Any, wrap: Callable[[Any], Any]) -> Iterator[None]:
 
 
 @contextmanager
-def embedded_guidance(unet: Any, scale: float) -> Iterator[None]:
+def embedded_guidance(unet: Any, scale: float, device: Any) -> Iterator[None]:
     """Give a U-Net with ``time_cond_proj_dim`` its guidance scale w: sines and cosines of 1000 w beside the timestep.
 
     Meng et al., CVPR 2023, arXiv:2210.03142 (distilled guidance); the embedding is that of diffusers' LCM pipelines.
+    It is made on the ``device`` that the network computes on, which is not where an offloaded one lies.
     """
     import torch
     from diffusers.models.embeddings import get_timestep_embedding
 
-    w = torch.tensor([1000.0 * scale], device=unet.device)
+    w = torch.tensor([1000.0 * scale], device=device)
     embedding = get_timestep_embedding(w, unet.config.time_cond_proj_dim, downscale_freq_shift=1)
 
     def with_scale(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ so equal inputs give equal bits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.errors import UsageError, near
 from methods.backbones import Tensor
@@ -145,3 +145,43 @@ def merge(views: Tensor, windows: Sequence[Window], size: tuple[int, int]) -> Te
     total = add_up(views, windows, size)
     count = add_up(views.new_ones((1, 1, *views.shape[2:])).expand(len(windows), -1, -1, -1), windows, size)
     return torch.where(count > 0, total / count.clamp(min=1), total)
+
+
+class Places:
+    """Where the cells of equal-sized windows lie on a canvas: cutting and averaging in one operation each.
+
+    The same numbers as :func:`gather` and :func:`merge`, whose operations, some for every window, a GPU would wait for
+    where there are many windows and layers. A cell is a row here, and sums are over the same windows in the same order.
+
+    Args:
+        windows: equal-sized; they may wrap round the right edge.
+        size: (height, width) of the canvas.
+        device: where the indices are kept.
+    """
+
+    def __init__(self, windows: Sequence[Window], size: tuple[int, int], device: Any) -> None:
+        import torch
+
+        cell = torch.arange(size[0] * size[1]).reshape(size)
+        cut = [cell[v.y : v.y + v.height].roll(-v.x, 1)[:, : v.width] for v in windows]
+        rows = torch.stack(cut).flatten()
+        counts = torch.bincount(rows, minlength=cell.numel())
+        self.count = len(windows)
+        self._rows = rows.to(device)  # of the canvas, for every cell of every window
+        self._order = rows.argsort(stable=True).to(device)  # of the windows, by the cell of the canvas they lie on
+        self._first = (counts.cumsum(0) - counts).to(device)  # where in that order a cell of the canvas begins
+        self._counts = counts.clamp(min=1)[:, None].to(device)
+
+    def gather(self, canvas: Tensor) -> Tensor:
+        """Cells of a canvas (height * width, c) -> those of its windows (n, cells of one, c)."""
+        return canvas.index_select(0, self._rows).reshape(self.count, -1, canvas.shape[-1])
+
+    def merge(self, views: Tensor) -> Tensor:
+        """Cells of windows (n, cells of one, c) -> their mean on the canvas (height * width, c), 0 where none is.
+
+        Sums in 16 bits are rounded once at the end.
+        """
+        from torch.nn.functional import embedding_bag
+
+        total: Tensor = embedding_bag(self._order, views.reshape(-1, views.shape[-1]), self._first, mode="sum")
+        return total / self._counts

@@ -144,7 +144,7 @@ def test_a_backbone_larger_than_memory_is_noted(tmp_path: Path, caches: Path, mo
     suite = small(tmp_path, suite=text.replace('"plugins.py@fake"', '"diffusers"'))
     for room, notes in ((16, ["memory for diffusers"]), (512, [])):
         monkeypatch.setattr(psutil, "virtual_memory", lambda room=room: type("M", (), {"total": room << 30}))
-        assert [c.what for c in doctor._memory(suite)] == notes
+        assert [c.what for c in doctor._memory(suite) if c.state != "ok"] == notes
 
 
 def test_a_damaged_store_is_found_with_the_command_that_repairs_it(tmp_path: Path) -> None:
@@ -191,3 +191,35 @@ def test_without_a_suite_the_verb_adds_a_line_for_each(tmp_path: Path) -> None:
     rows = {row["what"]: row for row in json.loads(said.stdout)}
     assert rows["method world-truth"]["state"] == "ok"
     assert {"suite miniature", "suite miniature-width"} <= set(rows)
+
+
+def test_all_that_is_lacking_is_one_command_with_one_total(tmp_path: Path, caches: Path) -> None:
+    text = 'backbone_options = { model = "black-forest-labs/FLUX.1-dev" }\n' + SUITE
+    text += '[[metrics]]\nref = "gsd-dino"\nextractor = "dinov2-vits14"\n'
+    last = looked(tmp_path, text.replace('"plugins.py@fake"', '"diffusers"'))[-1]
+    assert (last.what, last.state) == ("all that is lacking", "missing")
+    assert last.fix == f"scrollbench weights fetch {tmp_path / 'small.toml'}"
+    assert last.detail.startswith("2 models, 33.8 GB; ")
+    assert "gated: 1. open https://huggingface.co/black-forest-labs/FLUX.1-dev" in last.detail
+    assert looked(tmp_path / "nothing")[-1].what == "store"
+
+
+def test_a_precision_that_the_device_does_not_have_is_missing_with_the_option_that_mends_it(tmp_path: Path) -> None:
+    half = SUITE.replace("[[parts]]", '[backbone_options]\nprecision = "fp16"\ndevice = "cpu"\n[[parts]]', 1)
+    found = next(c for c in looked(tmp_path / "half", half) if c.what.startswith("precision of"))
+    assert found.state == "missing"
+    assert found.fix.startswith("fp16 needs a GPU: --precision bf16")
+    whole = looked(tmp_path / "whole", half.replace("fp16", "bf16"))
+    assert not [c for c in whole if c.what.startswith("precision")]
+
+
+def test_memory_is_asked_for_at_the_precision_and_not_by_the_files(
+    tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("M", (), {"total": int(4.5e9)}))
+    for precision, notes in (("fp32", ["memory for sd20"]), ("bf16", [])):  # 5.16 GB of files, 3.4 at bf16
+        said = f'backbone_options = {{ device = "cpu", precision = "{precision}" }}\n' + SUITE
+        suite = small(tmp_path / precision, suite=said.replace('"plugins.py@fake"', '"sd20"'))
+        assert [c.what for c in doctor._memory(suite) if c.state == "note"] == notes

@@ -258,7 +258,11 @@ def test_one_window_of_a_consistency_model_is_diffusers_pipeline() -> None:
 
     def run(scale: float) -> torch.Tensor:
         generator, joint = torch.Generator().manual_seed(5), Joint([Window(0, 0, 4, 4)], (4, 4))
-        with torch.no_grad(), processors(backbone.unet, joint.wrap), embedded_guidance(backbone.unet, scale):
+        with (
+            torch.no_grad(),
+            processors(backbone.unet, joint.wrap),
+            embedded_guidance(backbone.unet, scale, backbone.device),
+        ):
             return mad_lcm_latents(
                 all_windows(backbone, backbone.condition(BOAT.text), 1.0, joint),
                 backbone.scheduler(4),

@@ -20,7 +20,7 @@ from bench.extractors.weights.manifest import offline
 from methods.backbones.device import target
 from methods.backbones.factory import Factory
 from methods.backbones.identity import Weights, locate, quiet, world_folder
-from methods.backbones.llamagen.convert import LAYOUT, blank, mismatch, released
+from methods.backbones.llamagen.convert import LAYOUT, blank, from_fetched, mismatch, released
 from methods.backbones.llamagen.text import clean
 from methods.backbones.loading import BlankTokenizer
 from methods.backbones.meter import SharedMeter
@@ -258,5 +258,5 @@ def _load_text(folder: Path) -> dict[str, Any]:
     return {"t5": encoder, "tokenizer": tokenizer}
 
 
-llamagen = Factory("llamagen", "tokens", _load, _locate, skeleton)
+llamagen = Factory("llamagen", "tokens", _load, _locate, skeleton, make=from_fetched)
 world_llamagen = Factory("world-llamagen", "tokens", _load_world, _locate_world, _blank_world)

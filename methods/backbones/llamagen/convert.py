@@ -186,6 +186,11 @@ def _convert_t5(source: Path, out: Path) -> list[str]:
     return [] if kinds == ["T5EncoderModel"] else ["t5: the decoder"]
 
 
+def from_fetched(out: Path) -> list[str]:
+    """:func:`convert` of the files that were fetched."""
+    return convert(*_sources(None, None, None), out)
+
+
 def _sources(gpt: Path | None, vq: Path | None, t5: Path | None) -> tuple[Path, Path, Path]:
     """The files as named, those that were fetched for the others. Raises ``PrerequisiteError`` where they were not."""
     wanted = {"llamagen-t2i": gpt is None or vq is None, "flan-t5-xl": t5 is None}
