@@ -52,11 +52,12 @@ if TYPE_CHECKING:
     from bench.store.store import Store as Store
     from bench.suites.load import load_suite as load_suite
     from bench.types import Canvas as Canvas
+    from bench.types import Parts as Parts
     from bench.types import Prompt as Prompt
     from bench.types import Value as Value
 
 PUBLIC = {  # module: its public names
-    "bench.types": "Canvas Prompt Value",
+    "bench.types": "Canvas Parts Prompt Value",
     "bench.noise": "Noise",
     "bench.registry": "method metric extractor",
     "bench.errors": "ScrollBenchError",

@@ -14,6 +14,7 @@ its imports; what lies in the system's cache of files is not the process's. Seco
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -112,7 +113,8 @@ def _row(work: Path, width: int, height: int, quick: bool) -> dict[str, Any]:
 def _child(work: Path, *what: Any) -> dict[str, Any]:
     """What a process of its own finds."""
     command = [sys.executable, "-m", "benchmarks.scroll", str(work), *map(str, what)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    settings = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}  # of glibc: freed arrays go back to the system
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, what))}: {done.stderr.strip()[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -54,7 +54,7 @@ def picture(backbone: Any, size: tuple[int, int]) -> Callable[[], bool]:
     from bench.types import Canvas, Parts, Prompt
     from methods.scrollscape import scrollscape
 
-    knobs = scrollscape.resolve({"steps": STEPS, "alignment": "none"})
+    knobs = scrollscape.resolve({"steps": STEPS, "alignment": "none", "scan": "right"})
 
     def make() -> bool:
         backbone.meter.reset()

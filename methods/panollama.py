@@ -43,7 +43,7 @@ import numpy as np
 from bench.errors import UsageError, near
 from bench.noise import Noise
 from bench.registry import method
-from bench.types import Canvas, Prompt
+from bench.types import Canvas, Parts, Prompt
 from methods.backbones import Conditioning, Tensor, TokensBackbone, TokenWalk
 from methods.shared.tokens import Sampler, check_pieces, conditions, decoded, joined, numbers, token_grid
 from methods.shared.windows import starts
@@ -268,7 +268,7 @@ def panollama(
     layers: str = "",
     refeed: bool = True,
     decode: int = 10,
-) -> Tensor:
+) -> Tensor | Parts:
     """Extend a square by next-token prediction, to the right and downwards, as far as the canvas goes.
 
     Args:
@@ -288,7 +288,7 @@ def panollama(
         decode: native squares that the decoder sees at once, at least 9; 0 decodes the whole map in one pass.
 
     Returns:
-        (3, height, width) in [0, 1].
+        (3, height, width) in [0, 1]; where that is too large to be whole, parts that add up to it.
 
     Raises:
         UsageError: before anything is computed, on knobs out of range, a loop, canvases that whole strides do not

@@ -148,7 +148,7 @@ def neighbours(sample: Sample) -> tuple[float | None, float | None]:
     first, second = np.nonzero(np.triu(near))
     likeness = None
     if len(first) and min(crops[0].shape[:2]) >= SSIM_MIN:
-        likeness = float(np.mean([ssim(crops[i][None], crops[j][None]) for i, j in zip(first, second)]))
+        likeness = float(np.mean([ssim(crops[int(i)][None], crops[int(j)][None]) for i, j in zip(first, second)]))
     return mean_of_pairs(sample.distances(), near), number(likeness)
 
 

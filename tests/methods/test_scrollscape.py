@@ -27,6 +27,7 @@ from methods.scrollsr.protocol import Piece, assemble
 from methods.shared import lora, upscaler
 from methods.shared.scan import Scan, lay
 from methods.shared.windows import gather
+from methods.upscale import upscale_video
 from tests.support.close import rounding, sampled
 from tests.support.shallow import shallow
 from tests.support.small import small
@@ -249,6 +250,9 @@ def test_a_large_picture_is_handed_on_frame_by_frame_and_is_the_same(
     assert torch.equal(Parts(64, 384, [first, *rest]).whole().clamp(0, 1), whole)
     assert not torch.equal(Parts(64, 384, rest).whole().clamp(0, 1), whole)
     assert set(backbone.meter.seconds) >= {"denoise", "decode", "upscale"}
+    base = " ".join(f"{k}={v}" for k, v in {**knobs, "steps": 2, "alignment": "none"}.items())
+    given = upscale_video.resolve({"base": f"scrollscape {base}", "model": "world-upscaler", "scale": 1.0})
+    assert torch.equal(upscale_video.fn(backbone, BOAT, Canvas(384, 64), NOISE, **given), whole)
     resized = ours(backbone, Canvas(192, 32), **{**knobs, "scale": 2.0})  # not large
     assert isinstance(resized, torch.Tensor)
 
