@@ -148,12 +148,12 @@ class _Sheet:
             pen.rectangle(
                 (self.x(first) - GAP // 2, head - 46, self.width - MARGIN + GAP // 2, height - MARGIN + 8), fill=TINT
             )
-        self.text(pen, MARGIN, MARGIN - 8, title, 28, INK, self.width - 2 * MARGIN)
-        self.text(pen, MARGIN, MARGIN + 30, subtitle, self.size, SOFT, self.width - 2 * MARGIN)
+        write_line(pen, MARGIN, MARGIN - 8, title, 28, INK, self.width - 2 * MARGIN)
+        write_line(pen, MARGIN, MARGIN + 30, subtitle, self.size, SOFT, self.width - 2 * MARGIN)
         for i, method in enumerate(self.methods):
             mark = "  control" if method in self.controls else ""
-            x = self.text(pen, self.x(i), head - 36, method, self.size + 4, INK, self.cell)
-            self.text(pen, x, head - 33, mark, self.size, SOFT, self.x(i) + self.cell - x)
+            x = write_line(pen, self.x(i), head - 36, method, self.size + 4, INK, self.cell)
+            write_line(pen, x, head - 33, mark, self.size, SOFT, self.x(i) + self.cell - x)
         y = head
         for strip in self.strips:
             self.strip(page, pen, strip, y, store)
@@ -171,7 +171,7 @@ class _Sheet:
         pen.line((MARGIN, y, self.width - MARGIN, y), fill=FAINT)
         several = len({s.part for s in self.strips}) > 1
         prompt = f"{strip.part}   {strip.prompt}" if several else strip.prompt
-        self.text(pen, MARGIN, y + 10, prompt, self.size + 2, INK, self.width - 2 * MARGIN)
+        write_line(pen, MARGIN, y + 10, prompt, self.size + 2, INK, self.width - 2 * MARGIN)
         top = y + self.size + 22
         wide, high = round(strip.width * self.scale), round(strip.height * self.scale)
         for i, method in enumerate(self.methods):
@@ -180,10 +180,10 @@ class _Sheet:
                 continue
             if shot.image_id is None:
                 pen.rectangle((x, top, x + wide - 1, top + high - 1), outline=FAINT)
-                self.text(pen, x + 12, top + (high - self.size) // 2 - 3, shot.note, self.size, SOFT, wide - 24)
+                write_line(pen, x + 12, top + (high - self.size) // 2 - 3, shot.note, self.size, SOFT, wide - 24)
                 continue
             page.paste(self.picture(store, shot.image_id, wide, high), (x, top))
-            self.text(pen, x, top + high + 6, self.caption(shot), self.size - 3, SOFT, self.cell)
+            write_line(pen, x, top + high + 6, self.caption(shot), self.size - 3, SOFT, self.cell)
 
     def picture(self, store: Store, image_id: str, wide: int, high: int) -> Image.Image:
         from PIL import Image
@@ -199,15 +199,16 @@ class _Sheet:
         names = sorted(shot.scores, key=lambda n: (CAPTION.index(n) if n in CAPTION else len(CAPTION), n))
         return "  ·  ".join([f"{n} {number(shot.scores[n])}" for n in names[:3]] + ([shot.note] if shot.note else []))
 
-    def text(self, pen: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, fill: Any, room: float) -> float:
-        """Write a line that fits in ``room`` px, cut with an ellipsis; returns where it ends."""
-        font = _font(size)
-        if font.getlength(text) > room:
-            while text and font.getlength(text + "…") > room:
-                text = text[:-1]
-            text = text.rstrip() + "…"
-        pen.text((x, y), text, font=font, fill=fill)
-        return x + font.getlength(text)
+
+def write_line(pen: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, fill: Any, room: float) -> float:
+    """Write a line that fits in ``room`` px, cut with an ellipsis; returns where it ends."""
+    font = _font(size)
+    if font.getlength(text) > room:
+        while text and font.getlength(text + "…") > room:
+            text = text[:-1]
+        text = text.rstrip() + "…"
+    pen.text((x, y), text, font=font, fill=fill)
+    return x + font.getlength(text)
 
 
 def reduced(pixels: Raster, wide: int, high: int) -> Image.Image:
