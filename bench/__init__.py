@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bench.catalogue.doctor import examine as examine
     from bench.catalogue.listing import describe as describe
     from bench.catalogue.listing import listing as listing
+    from bench.catalogue.start import start as start
     from bench.errors import ScrollBenchError as ScrollBenchError
     from bench.noise import Noise as Noise
     from bench.pipeline.adopt import adopt as adopt
@@ -82,6 +83,7 @@ PUBLIC = {  # module: its public names
     "bench.report.contact": "contact_sheet",
     "bench.catalogue.listing": "listing describe",
     "bench.catalogue.doctor": "examine",
+    "bench.catalogue.start": "start",
     "bench.catalogue.conformance": "check",
 }
 __getattr__ = names(__name__, {name: module for module, text in PUBLIC.items() for name in text.split()})

@@ -11,13 +11,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench import toml
 from bench.analysis.columns import measures
 from bench.analysis.compare import Comparison, compare
-from bench.analysis.samplers import labelled, reseeded
+from bench.analysis.samplers import labelled, of_seed, reseeded
 from bench.errors import IncompleteError, UsageError
+from bench.pipeline.plan import make_plan
 from bench.pipeline.run import run
 from bench.reading import MOST
 from bench.store import Store
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 APART = 1_000_003  # between the seeds of repetitions
 TIMES = 2.0  # margin / floor
+OWN = 3  # pairs of a suite's own seeds that are enough
 
 
 @dataclass(frozen=True)
@@ -84,24 +87,8 @@ def calibrate(
         IncompleteError: pictures or scores that could not be made.
         PrerequisiteError: weights are missing.
     """
-    if len(suite.methods) != 1:
-        raise UsageError(f"calibrate takes one method, got {[m.label for m in suite.methods]}; choose it with --method")
-    if other_seeds < 0 or max(suite.seeds) + other_seeds * APART > MOST:
-        raise UsageError(f"--other-seeds {other_seeds}: no such seeds; they are integers from 0 to 2^63 - 1")
-    if min(threads, default=1) < 1:
-        raise UsageError(f"--threads takes numbers from 1, got {min(threads)}")
-    label, notes = suite.methods[0].label, []
-    repetitions: dict[str, tuple[Suite, Store, int, int | None]] = {}
-    for i in range(1, other_seeds + 1):
-        seeds = tuple(s + i * APART for s in suite.seeds)
-        repetitions[f"seeds {i}"] = (replace(suite, seeds=seeds), store, i * APART, None)
-    for precision in precisions:
-        other = replace(suite, backbone_options={**suite.backbone_options, "precision": precision})
-        repetitions[precision] = (other, store, 0, None)
-    for count in threads:
-        repetitions[f"threads {count}"] = (suite, Store(store.root / "calibrate" / f"threads-{count}"), 0, count)
-    if not repetitions:
-        raise UsageError("nothing to repeat: ask for --other-seeds, --precision or --threads")
+    repetitions, notes = _repetitions(store, suite, other_seeds, precisions, threads), list[str]()
+    label = suite.methods[0].label
     _complete(suite, store, progress, device, None)
     base = labelled(store, suite, label)
     numbers = dict.fromkeys([*(m.name for m in measures(suite)), *suite.spec.gate.margins])
@@ -115,6 +102,90 @@ def calibrate(
         for c in report.comparisons:
             if c.measure.direction != "none":
                 found.setdefault((c.part, c.measure.name), {})[name] = c
+    floors = _floors(found, notes)
+    return Calibration(suite.ref, suite.digest, label, base.digest, tuple(repetitions), tuple(floors), tuple(notes))
+
+
+def from_seeds(store: Store, suite: Suite, label: str) -> Calibration:
+    """The noise floor of a method's own seeds that the store has already; nothing is drawn.
+
+    Every picture is paired with the one of the same prompt under another seed of the suite: single pictures, which
+    lie farther apart than means over the suite's seeds, so margins are rather too wide than too narrow.
+
+    Raises:
+        UsageError: a suite of one seed.
+        IncompleteError: no pictures and scores of several seeds are there.
+    """
+    first, *others = sorted(suite.seeds)
+    if not others:
+        raise UsageError(
+            f"{suite.ref} has one seed, so its pictures do not tell how far a method is from itself: --seed 0 --seed 1 "
+            f"(another board), or `scrollbench calibrate --suite {suite.name} --method {label}`"
+        )
+    base, notes = labelled(store, suite, label), list[str]()
+    numbers = dict.fromkeys(m.name for m in measures(suite))
+    found: dict[tuple[str, str], dict[str, Comparison]] = {}
+    repetitions = tuple(f"seeds {first} and {other}" for other in others[:OWN])
+    for name, other in zip(repetitions, others):
+        again = reseeded(of_seed(base, other), other - first)
+        for c in compare(store, replace(suite, seeds=(first,)), of_seed(base, first), again, numbers).comparisons:
+            if c.measure.direction != "none":
+                found.setdefault((c.part, c.measure.name), {})[name] = c
+    floors = _floors(found, notes)
+    if not floors:
+        raise IncompleteError(f"{label} has no scores of several seeds in this store: {'; '.join(notes)}")
+    return Calibration(suite.ref, suite.digest, label, base.digest, repetitions, tuple(floors), tuple(notes))
+
+
+def ahead(
+    store: Store, suite: Suite, *, other_seeds: int = 2, precisions: Sequence[str] = (), threads: Sequence[int] = ()
+) -> str:
+    """What :func:`calibrate` is about to draw, and how long that takes at the seconds of pictures that are here.
+
+    Raises:
+        UsageError: as :func:`calibrate`.
+    """
+    places = [(suite, store), *((s, at) for s, at, _, _ in _repetitions(
+        store, suite, other_seeds, precisions, threads).values())]  # fmt: skip
+    missing = sum(len(make_plan(s, at).jobs) for s, at in places)
+    label, taken = suite.methods[0].label, []
+    for record in store.ledger().images.values():
+        seconds = (record["cost"] or {}).get("seconds", {}).values()
+        if record["label"] == label and record["suite"] == suite.ref and seconds and None not in seconds:
+            taken.append(sum(seconds))
+    if not missing:
+        return "all pictures of this calibration are here"
+    if not taken:
+        return f"{missing} pictures to draw; their time is not known before one of {label} is here (--limit 1)"
+    return f"{missing} pictures to draw, about {missing * median(taken) / 3600:.2g} hours at {median(taken):.3g} s each"
+
+
+def _repetitions(
+    store: Store, suite: Suite, other_seeds: int, precisions: Sequence[str], threads: Sequence[int]
+) -> dict[str, tuple[Suite, Store, int, int | None]]:
+    """What is drawn beside the suite: name -> suite, store, what its seeds are higher by, threads."""
+    if len(suite.methods) != 1:
+        raise UsageError(f"calibrate takes one method, got {[m.label for m in suite.methods]}; choose it with --method")
+    if other_seeds < 0 or max(suite.seeds) + other_seeds * APART > MOST:
+        raise UsageError(f"--other-seeds {other_seeds}: no such seeds; they are integers from 0 to 2^63 - 1")
+    if min(threads, default=1) < 1:
+        raise UsageError(f"--threads takes numbers from 1, got {min(threads)}")
+    repetitions: dict[str, tuple[Suite, Store, int, int | None]] = {}
+    for i in range(1, other_seeds + 1):
+        seeds = tuple(s + i * APART for s in suite.seeds)
+        repetitions[f"seeds {i}"] = (replace(suite, seeds=seeds), store, i * APART, None)
+    for precision in precisions:
+        other = replace(suite, backbone_options={**suite.backbone_options, "precision": precision})
+        repetitions[precision] = (other, store, 0, None)
+    for count in threads:
+        repetitions[f"threads {count}"] = (suite, Store(store.root / "calibrate" / f"threads-{count}"), 0, count)
+    if not repetitions:
+        raise UsageError("nothing to repeat: ask for --other-seeds, --precision or --threads")
+    return repetitions
+
+
+def _floors(found: Mapping[tuple[str, str], Mapping[str, Comparison]], notes: list[str]) -> list[Floor]:
+    """The floor of each number on each part; numbers without one are noted."""
     floors = []
     for (part, number), comparisons in found.items():
         gains = {name: c.gain for name, c in comparisons.items() if c.gain is not None}
@@ -124,7 +195,7 @@ def calibrate(
         by = {name: max(abs(g.low), abs(g.high)) for name, g in gains.items()}
         unit = next(iter(comparisons.values())).measure.unit
         floors.append(Floor(part, number, unit, by, min(g.n for g in gains.values())))
-    return Calibration(suite.ref, suite.digest, label, base.digest, tuple(repetitions), tuple(floors), tuple(notes))
+    return floors
 
 
 def _complete(suite: Suite, store: Store, progress: Progress | None, device: str | None, threads: int | None) -> None:

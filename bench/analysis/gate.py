@@ -175,7 +175,8 @@ def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:
     if not found:
         raise UsageError(
             f"{file or suite.file}: no margins under [gate.margins]. `scrollbench calibrate --suite {suite.name} "
-            f"--method M --write margins.toml` measures the noise and proposes them; suite miniature-gate has some"
+            f"--method M --write margins.toml` measures the noise and proposes them, --own-seeds takes them from "
+            f"the baseline's pictures of several seeds; suite miniature-gate has some"
         )
     return found
 

@@ -119,6 +119,12 @@ def pinned(store: Store, suite: Suite, name: str, wanted: str) -> Side:
     return Side(store, suite.digest, name, matching[0], cells, sql)
 
 
+def of_seed(side: Side, seed: int) -> Side:
+    """The pictures of one seed."""
+    sql = f"select * from ({side.sql}) where seed = {seed}"
+    return replace(side, cells=_cells(side.store, sql), sql=sql)
+
+
 def reseeded(side: Side, offset: int) -> Side:
     """The same pictures under seeds ``offset`` lower, to be paired with those of other seeds."""
     sql = f"select part, prompt_id, seed - {offset} as seed, * exclude (part, prompt_id, seed) from ({side.sql})"

@@ -9,5 +9,6 @@ if TYPE_CHECKING:
     from bench.catalogue import doctor as doctor
     from bench.catalogue import listing as listing
     from bench.catalogue import needs as needs
+    from bench.catalogue import start as start
 
 __getattr__ = rooms(__name__)

@@ -6,14 +6,21 @@ Verbs reach everything through ``bench``, whose rooms open when they are entered
 
 from __future__ import annotations
 
-from bench.cli import judging, looking, making, reports, store, training
+from bench.cli import judging, looking, making, reports, starting, store, training
 from bench.cli.preferences import preferences_app
 from bench.cli.prompts import prompts_app
 from bench.cli.root import main as main
 from bench.cli.weights import weights_app
 from bench.cli.world import world_app
 
-VERBS = (judging, looking, making, training, reports)  # they declare verbs on ``main``, in the order of its help
+VERBS = (
+    starting,
+    judging,
+    looking,
+    making,
+    training,
+    reports,
+)  # they declare verbs on ``main``, in this order
 main.add_typer(weights_app, name="weights")
 main.add_typer(prompts_app, name="prompts")
 main.add_typer(world_app, name="world")

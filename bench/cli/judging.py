@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,6 +66,9 @@ def gate(
     margins: Annotated[
         Path | None, typer.Option("--margins", help="Margins of this TOML file, as `calibrate --write` makes it.")
     ] = None,
+    own_seeds: Annotated[
+        bool, typer.Option("--own-seeds", help="Margins from the baseline's own seeds in the store; draws nothing.")
+    ] = False,
     speed: Annotated[
         float | None, typer.Option("--speed", help="Also time both in turn, here; fail above this ratio, e.g. 1.10.")
     ] = None,
@@ -82,7 +85,13 @@ def gate(
     Exit codes: 0 pass, 1 regressed, 2 usage, 3 something to fetch, 4 inconclusive, 5 incomplete.
     """
     suite, store = chosen.suite, chosen.store
-    limits = bench.analysis.gate.margins_of(suite, margins)
+    if own_seeds:
+        if margins is not None:
+            raise UsageError("--own-seeds and --margins both say where margins come from; give one of them")
+        noise = bench.analysis.calibrate.from_seeds(store, suite, bench.suites.load.label_of(suite, baseline))
+        limits = bench.analysis.calibrate.margins(noise)
+    else:
+        limits = bench.analysis.gate.margins_of(suite, margins)
     label = bench.suites.load.label_of(suite, candidate)
     pin = (
         None if update and not bench.analysis.pin.pin_path(baseline).exists() else bench.analysis.pin.find_pin(baseline)
@@ -140,11 +149,10 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Measure how far a method is from itself, and propose margins for gates: at least twice that noise."""
+    asked: dict[str, Any] = {"other_seeds": seeds, "precisions": precision or (), "threads": threads or ()}
+    console.note(bench.analysis.calibrate.ahead(chosen.store, chosen.suite, **asked))
     with console.progress() as progress:
-        found = bench.calibrate(
-            chosen.store, chosen.suite, other_seeds=seeds, precisions=precision or (), threads=threads or (),
-            progress=progress, device=chosen.device,
-        )  # fmt: skip
+        found = bench.calibrate(chosen.store, chosen.suite, **asked, progress=progress, device=chosen.device)
     if write:
         write.write_text(bench.analysis.calibrate.snippet(found), encoding="utf-8")
     if json:

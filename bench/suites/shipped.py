@@ -6,6 +6,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 
+start = _HERE / "start.toml"
 miniature = _HERE / "miniature.toml"
 miniature_width = _HERE / "miniature-width.toml"
 pano_1k = _HERE / "pano-1k.toml"

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.analysis.calibrate import APART, Calibration, calibrate, margins, round_up, rows, snippet
+from bench.analysis.calibrate import (
+    APART,
+    Calibration,
+    ahead,
+    calibrate,
+    from_seeds,
+    margins,
+    round_up,
+    rows,
+    snippet,
+)
 from bench.analysis.gate import gate, margins_of
 from bench.cli.app import main
 from bench.errors import IncompleteError, UsageError
@@ -50,6 +60,30 @@ def test_the_method_with_other_seeds_passes_the_calibrated_gate_and_a_worse_one_
 def verdict_of_stripes(folder: Path, limits: dict[str, float]) -> str:
     suite, store = made(folder, "plain", "striped")
     return gate(store, suite, "plain", "plugins.py@striped", {"seam": limits["seam"]}).verdict
+
+
+def test_the_baselines_own_seeds_give_margins_without_a_picture_more(tmp_path: Path) -> None:
+    suite, store = made(tmp_path, "plain", seeds=[0, 1, 2])
+    before = len(store.records())
+    found = from_seeds(store, suite, "plain")
+    assert len(store.records()) == before
+    assert found.repetitions == ("seeds 0 and 1", "seeds 0 and 2")
+    drawn, _ = calibrated(tmp_path / "drawn")  # the same noise, by other seeds
+    own, other = margins(found)["brightness"], margins(drawn)["brightness"]
+    assert other / 4 < own < 4 * other
+    assert margins(found)["seam"] == 0
+    with pytest.raises(UsageError, match=r"has one seed.*scrollbench calibrate"):
+        from_seeds(store, suite_in(tmp_path, methods=["plain"], seeds=[0]), "plain")
+
+
+def test_what_a_calibration_will_draw_is_said_before_it_draws(tmp_path: Path) -> None:
+    suite, store = suite_in(tmp_path, methods=["plain"]), Store(tmp_path / "store")
+    pictures = len(suite.parts[0].prompts.prompts) * len(suite.seeds)
+    assert ahead(store, suite, other_seeds=2).startswith(f"{3 * pictures} pictures to draw; their time is not known")
+    made(tmp_path, "plain")
+    assert ahead(store, suite, other_seeds=2).startswith(f"{2 * pictures} pictures to draw, about ")
+    calibrate(store, suite, other_seeds=2)
+    assert ahead(store, suite, other_seeds=2) == "all pictures of this calibration are here"
 
 
 def test_a_deterministic_repetition_adds_no_noise_and_is_told(tmp_path: Path) -> None:

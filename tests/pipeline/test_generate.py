@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench import progress
-from bench.errors import StoreError, UsageError
+from bench.errors import PrerequisiteError, StoreError, UsageError
 from bench.ids import image_id
 from bench.noise import Noise
 from bench.pipeline.executors import EXECUTORS
@@ -164,10 +164,13 @@ def test_the_backbone_is_loaded_once_with_the_suites_options_and_only_if_needed(
     generate(make_plan(suite, store), store)
     assert loads == ["meta"]
     again = Store(tmp_path / "again")
-    generate(make_plan(suite, again), again, device="cuda:1")
-    assert loads == ["meta", "cuda:1"]
+    with pytest.raises(PrerequisiteError, match="torch sees"):  # before anything is recorded
+        generate(make_plan(suite, again), again, device="cuda:99")
+    assert again.records() == []
+    generate(make_plan(suite, again), again, device="cpu")
+    assert loads == ["meta", "cpu"]
     assert picture_ids(again) == picture_ids(store)
-    assert of_kind(again, "run")[0]["environment"]["device"] == "cuda:1"
+    assert of_kind(again, "run")[0]["environment"]["device"] == "cpu"
 
 
 def test_flags_of_the_backbone_and_degenerate_pictures_are_kept_with_the_picture(tmp_path: Path, store: Store) -> None:

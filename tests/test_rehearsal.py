@@ -1,0 +1,82 @@
+"""The documented way from a machine without weights to a number, on tiny random weights in the released layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from bench.cli.app import main
+from bench.extractors.weights.manifest import load_manifest, repository_folder
+from tests.support.small import SUITE, write_suite
+
+MODEL = "sd-2.0-base"
+REAL = (
+    SUITE.replace('"miniature"', '"full"')
+    .replace(
+        'backbone = "plugins.py@fake"', 'backbone = "sd20"\nbackbone_options = { precision = "fp16", variant = "fp16" }'
+    )
+    .replace("width = 16\nheight = 8", "width = 32\nheight = 16")
+    .replace('ref = "plugins.py@grain"', 'ref = "multidiffusion"\n[methods.set]\nsteps = 2\nstride = 2')
+    .replace('ref = "plugins.py@latent-grain"\nlabel = "latent"', 'ref = "direct"\n[methods.set]\nsteps = 2')
+)
+
+
+@pytest.fixture
+def mirror(tiny_sd: Path, tmp_path: Path) -> Path:
+    """What ``hf download`` writes of the repository, which also holds the denoiser in 16 bits."""
+    model = load_manifest()[MODEL]
+    folder = tmp_path / "mirror" / model.repository
+    shutil.copytree(tiny_sd, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in load_file(weights).items()}
+    save_file(halves, weights.with_name("diffusion_pytorch_model.fp16.safetensors"), metadata={"format": "pt"})
+    for file in [p for p in folder.rglob("*") if p.is_file()]:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        note = folder / ".cache" / "huggingface" / "download" / f"{file.relative_to(folder)}.metadata"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{model.revision}\n{digest}\n1.0\n")
+    return tmp_path / "mirror"
+
+
+def test_doctor_fetch_verify_run_and_again(mirror: Path, caches: Path, tmp_path: Path) -> None:
+    suite = str(write_suite(tmp_path / "suite", REAL))
+    store = ["--store", str(tmp_path / "store")]
+
+    def call(*words: str) -> Result:
+        return CliRunner().invoke(main, list(words))
+
+    asked = call("doctor", "--suite", suite, *store, "--json")
+    last = json.loads(asked.stdout)[-1]
+    assert (asked.exit_code, last["what"], last["fix"]) == (
+        3,
+        "all that is lacking",
+        f"scrollbench weights fetch {suite}",
+    )
+    assert call("run", "--suite", suite, *store).exit_code == 3
+
+    fetched = call("weights", "fetch", suite, "--mirror", str(mirror), "--json")
+    assert (fetched.exit_code, [row["name"] for row in json.loads(fetched.stdout)]) == (0, [MODEL])
+    names = {p.name for p in repository_folder(load_manifest()[MODEL].repository).rglob("unet/*.safetensors")}
+    assert names == {"diffusion_pytorch_model.fp16.safetensors"}  # and not the one of twice the size
+    verified = call("weights", "verify", suite, "--json")
+    assert (verified.exit_code, json.loads(verified.stdout)[0]["unchecked"]) == (0, 0)
+
+    refused = call("run", "--suite", suite, *store, "--device", "cpu")
+    assert refused.exit_code == 2
+    assert "--precision bf16" in refused.output
+    assert not (tmp_path / "store" / "images").exists()
+
+    bf16 = ["--suite", suite, *store, "--precision", "bf16", "--device", "cpu", "--json"]
+    assert call("doctor", *bf16[:-3], "--device", "cpu").exit_code == 0
+    done = call("run", *bf16, "--limit", "1")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["generate"]["made"] == 2
+    again = json.loads(call("run", *bf16, "--limit", "1").stdout)
+    assert (again["generate"]["made"], again["score"]["scored"]) == (0, 0)
