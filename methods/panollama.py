@@ -221,7 +221,7 @@ def together(
     layers: str,
     refeed: bool,
     decode: int,
-) -> list[Tensor]:
+) -> list[Tensor | Parts]:
     """Several pictures of one canvas, walked together, each as :func:`panollama` makes it."""
     import torch
 

@@ -140,7 +140,8 @@ def _shots(store: Store, suite: Suite, measure: Measure) -> list[Shot]:
     for row in rows:
         told = dict(zip(names, row))
         if belongs(told, measure.use):
-            found.append(Shot(*row[:3], row[3] or "", *row[4:9], float(row[9])))
+            part, prompt_id, prompt, negative, *size, method, seed, image_id, score = row[:10]
+            found.append(Shot(part, prompt_id, prompt, negative or "", size[0], size[1], method, seed, image_id, score))
     return found
 
 
