@@ -124,9 +124,8 @@ def obedience(
     rng = np.random.default_rng([2**43, seed])
     scenes = [sample_scene(rng) for _ in range(n)]
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    if draw is None:
-        draw = token_squares if backbone.family == "tokens" else squares  # type: ignore[assignment]
-        assert draw is not None
+    usual: Callable[..., Iterator[np.ndarray]] = token_squares if backbone.family == "tokens" else squares
+    draw = usual if draw is None else draw
     for scene, rgb in zip(scenes, draw(backbone, [caption(s) for s in scenes], seed)):
         for detector in ("colour", "net"):
             found[scene.unique or "empty sky", detector].append(count(rgb, scene, detector))

@@ -163,14 +163,14 @@ class Alignment:
             shown = [self.pictures.look(kind, key) for key in new.values()]
             x = torch.from_numpy(np.stack([rgb for rgb, _ in shown])).permute(0, 3, 1, 2)[:, :, None] / 255
             for path, z, (_, text) in zip(new, self.backbone.encode(x.to(self.backbone.device)), shown):
-                told = self.read(text)[0]
-                rows = int(told.any(dim=1).nonzero().max()) + 1  # behind a text are zeros
-                _keep({"z": z[:, 0], "text": told[:rows]}, path)
+                embeds = self.read(text)[0]
+                rows = int(embeds.any(dim=1).nonzero().max()) + 1  # behind a text are zeros
+                _keep({"z": z[:, 0], "text": embeds[:rows]}, path)
         if self._blank is None:
             self._blank = self.read("")
         kept, most = [load_file(path) for path in paths], self._blank.shape[1]
-        told = [pad(one["text"], (0, 0, 0, most - len(one["text"]))).to(self._blank) for one in kept]
-        texts = [self._blank if left_out else one[None] for one, left_out in zip(told, blank)]
+        texts = [pad(one["text"], (0, 0, 0, most - len(one["text"])))[None].to(self._blank) for one in kept]
+        texts = [self._blank if left_out else text for text, left_out in zip(texts, blank)]
         return torch.stack([one["z"] for one in kept]).to(self.backbone.device), torch.cat(texts)
 
     @torch.no_grad()
