@@ -167,10 +167,10 @@ def _device(plan: Plan, asked: str | None) -> str:
     if not uses:
         return "cpu"
     chosen = choose_device(asked or plan.suite.backbone_options.get("device"))
-    wrong = {}
+    wrong: dict[str, dict[str, None]] = {}
     for use in uses:
         if mend := mend_precision(chosen, str(use.backbone_options.get("precision", "fp32"))):
-            wrong.setdefault(mend, dict[str, None]())[str(use.backbone)] = None
+            wrong.setdefault(mend, {})[str(use.backbone)] = None
     if wrong:
         raise UsageError(
             "\n".join(f"backbone {', '.join(names)} on device {chosen}: {mend}" for mend, names in wrong.items())
