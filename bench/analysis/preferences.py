@@ -140,7 +140,8 @@ def _shots(store: Store, suite: Suite, measure: Measure) -> list[Shot]:
     for row in rows:
         told = dict(zip(names, row))
         if belongs(told, measure.use):
-            found.append(Shot(*row[:3], row[3] or "", *row[4:9], float(row[9])))
+            own = {name: told[name] for name in names[:9]}
+            found.append(Shot(**{**own, "negative": told["negative"] or "", "score": float(told["value"])}))
     return found
 
 

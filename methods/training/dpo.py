@@ -77,7 +77,10 @@ def on_windows(predict: Predict, x: Tensor, t: Tensor, windows: Sequence[Window]
     found = []
     for row in range(len(x)):
         cut = gather(x[row : row + 1], windows)
-        parts = [predict(part, t[row].expand(len(part)), [row] * len(part)) for part in cut.split(batch)]
+        parts = [
+            predict(part, t[row].expand(len(part)), [row] * len(part))
+            for part in (cut[a : a + batch] for a in range(0, len(cut), batch))
+        ]
         found.append(torch.cat(parts))
     return found
 

@@ -185,7 +185,9 @@ def train(
         for optimiser, kept in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         ema = saved["ema"]
-        state = State(*(saved[key] for key in ("step", "seconds", "losses", "budgets")), saved.get("curves", []))
+        state = State(
+            saved["step"], saved["seconds"], saved["losses"], saved["budgets"], saved.get("curves", [])
+        )  # fmt: skip
 
     if state.step < total and state.budgets[-1:] != [total]:
         state.budgets.append(total)
