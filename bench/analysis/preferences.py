@@ -140,8 +140,8 @@ def _shots(store: Store, suite: Suite, measure: Measure) -> list[Shot]:
     for row in rows:
         told = dict(zip(names, row))
         if belongs(told, measure.use):
-            part, prompt_id, prompt, negative, *size, method, seed, image_id, score = row[:10]
-            found.append(Shot(part, prompt_id, prompt, negative or "", size[0], size[1], method, seed, image_id, score))
+            own = {name: told[name] for name in names[:9]}
+            found.append(Shot(**{**own, "negative": told["negative"] or "", "score": float(told["value"])}))
     return found
 
 
