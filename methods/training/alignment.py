@@ -39,7 +39,7 @@ from bench.errors import UsageError, near
 from bench.ids import digest
 from bench.registry import trainer
 from methods.backbones.factory import Choice
-from methods.scrollscape import ADAPTED, RANK, refuse_others
+from methods.scrollscape import ADAPTED, RANK, outlined
 from methods.shared import lora, trained
 from methods.shared.positions import axes_of, placed
 from methods.shared.scan import Scan, lay, stacked
@@ -275,11 +275,7 @@ def alignment(
     """
     knobs = {k: v for k, v in locals().items() if k not in ("backbone", "data")}
     _check(knobs)
-    try:
-        outline = backbone.outline()
-    except UsageError as error:
-        raise UsageError(f"{error}; scrollscape works inside Wan's transformer: use wan-1.3b or wan-14b") from error
-    refuse_others(outline)
+    outline = outlined(backbone.outline)
     unit, native = outline.factor * outline.patch, [side * outline.factor for side in outline.native[1:]]
     side = knobs["size"] = size or min(native)
     if side % unit:
