@@ -48,6 +48,7 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
+from methods.backbones.identity import WORLD
 from methods.control import controlnet, image_prompt
 from methods.control.canny import canny
 from methods.control.canny import check as check_thresholds
@@ -119,7 +120,7 @@ def setting(backbone: LatentBackbone, canvas: Canvas, knobs: Mapping[str, Any]) 
 
 
 def stage_file(backbone: Any, stage: str, weights: str) -> Path | None:
-    """The checked file of a stage's weights; empty: where users put theirs; None for ``none``.
+    """The checked file of a stage's weights; empty: the miniature's, or where users put theirs; None for ``none``.
 
     Raises:
         PrerequisiteError: there is none.
@@ -128,7 +129,9 @@ def stage_file(backbone: Any, stage: str, weights: str) -> Path | None:
     if weights == "none":
         return None
     usual = f"drspo-{stage}-{backbone.name}.safetensors"
-    path = lora.find(weights or str(checkpoints() / usual), MISSING.format(stage, backbone.name, usual))
+    shipped = WORLD.with_name("world-drspo") / stage
+    place = shipped if backbone.name.startswith("world-sd") else checkpoints() / usual
+    path = lora.find(weights or str(place), MISSING.format(stage, backbone.name, usual))
     lora.check(path, lora.layers(backbone.parts["unet"], ADAPTED), (), backbone.name)
     return path
 

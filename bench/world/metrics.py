@@ -74,26 +74,32 @@ def horizon_break(sample: Sample, *, reach: int = 8) -> list[Value]:
 
 @metric(
     "caption-match", scope="image", extractor="oracle", unit="", range=(0.0, 1.0), prompted=True,
-    values={"caption-match": "higher"}, source="ScrollWorld's known truth: what the caption says",
+    values={"caption-match": "higher", "caption-match-net": "higher"}, source="ScrollWorld's known truth: what the caption says",
 )  # fmt: skip
 def caption_match(sample: Sample) -> list[Value]:
     """Share of what the caption says that is read back from the picture.
 
     The unique thing and the counted objects each count as right or wrong over the whole canvas; style, time, biome
     and weather, which only the learned oracle reads, count by the share of 32-px windows that have them. Rows with
-    an index are single windows and hold those four alone.
+    an index are single windows and hold those four alone. ``caption-match-net`` takes the learned oracle's word for
+    things, too: a reward to train on that leaves the colour rules as the judge.
     """
     scene = _scene(sample)
     if scene is None:
-        return [Value("caption-match", None)]
-    seen = _kinds(sample, scene)
-    parts = [_uniques(seen, scene) == bool(scene.unique), *([not _miscount(seen, scene)] if scene.counted else [])]
+        return [Value(name, None) for name in caption_match.values]
     read = _reading(sample)
     if read is None:
-        return [Value("caption-match", float(np.mean(parts)))]
+        return [Value("caption-match", _match(_kinds(sample, scene), scene, [])), Value("caption-match-net", None)]
     right = np.array([[w[a] == getattr(scene, a) for a in WINDOW_ATTRIBUTES] for w in read.attributes], dtype=float)
-    whole = Value("caption-match", float(np.mean([*parts, *right.mean(axis=0)])))
-    return [whole, *(Value("caption-match", float(v), i) for i, v in enumerate(right.mean(axis=1)))]
+    shares = right.mean(axis=0).tolist()
+    whole = Value("caption-match", _match(_kinds(sample, scene), scene, shares))
+    learned = Value("caption-match-net", _match([d.kind for d in read.detections], scene, shares))
+    return [whole, learned, *(Value("caption-match", float(v), i) for i, v in enumerate(right.mean(axis=1)))]
+
+
+def _match(seen: list[str], scene: Scene, shares: list[float]) -> float:
+    parts = [_uniques(seen, scene) == bool(scene.unique), *([not _miscount(seen, scene)] if scene.counted else [])]
+    return float(np.mean([*parts, *shares]))
 
 
 def _picture(sample: Sample) -> np.ndarray:

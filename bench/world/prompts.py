@@ -71,7 +71,10 @@ def slug(scene: Scene) -> str:
 
 
 def splits(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Named selections: ``spread`` (24), ``suns`` (25), ``tiny`` (4), level like the whole."""
+    """Named selections, level like the whole: ``spread`` (24), ``suns`` (25), ``tiny`` (4), ``preferences`` (72).
+
+    ``preferences`` are for training: each asks for one thing, and none is in another selection.
+    """
     scenes = [Scene.from_dict(r["scene"]) for r in rows]
     spread: dict[str | None, float] = {"sun": 6, "moon": 5, "lighthouse": 5, "balloon": 4, None: 4}
     wanted: dict[str, tuple[int, dict[str | None, float]]] = {
@@ -79,7 +82,10 @@ def splits(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
         "suns": (25, {"sun": 1}),
         "tiny": (4, {"sun": 1, "moon": 1, "lighthouse": 1, None: 1}),
     }
-    return {name: [slug(s) for s in _level(scenes, n, shares)] for name, (n, shares) in wanted.items()}
+    chosen = {name: _level(scenes, n, shares) for name, (n, shares) in wanted.items()}
+    left = [s for s in scenes if not any(s in taken for taken in chosen.values())]
+    chosen["preferences"] = _level(left, 72, dict.fromkeys(UNIQUES, 0.25))
+    return {name: [slug(s) for s in scenes] for name, scenes in chosen.items()}
 
 
 def _scenes() -> Iterable[Scene]:

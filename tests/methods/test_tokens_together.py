@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -22,8 +23,9 @@ from bench.pipeline.probe import Probe
 from bench.store import Store
 from bench.types import Canvas, Prompt
 from methods.backbones import Conditioning
+from methods.backbones.llamagen import gpt as gpt_module
 from methods.backbones.llamagen.backbone import LlamaGen, llamagen, skeleton
-from methods.backbones.llamagen.gpt import Linear, Walk
+from methods.backbones.llamagen.gpt import Linear, Walk, attend
 from methods.backbones.meter import Meter
 from methods.backbones.tiny.llamagen import write_tiny_llamagen
 from methods.direct_tokens import direct_tokens
@@ -77,15 +79,39 @@ def walked(gpt: Any, several: int) -> torch.Tensor:
     return torch.cat(made, 1)
 
 
-def test_one_product_over_all_pictures_would_round_by_their_number(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_a_product_over_all_pictures_would_round_by_their_number(
+    folder: Path, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpt = llamagen(model=str(folder)).gpt
     with torch.no_grad():
         alone = walked(gpt, 1)
         assert torch.equal(walked(gpt, 2), alone)
         assert torch.equal(walked(gpt, 4), alone)
-        monkeypatch.setattr(Linear, "forward", torch.nn.Linear.forward)
+        with monkeypatch.context() as patch:
+            patch.setattr(Linear, "forward", torch.nn.Linear.forward)
+            assert not torch.equal(walked(gpt, 4), alone)
+
+
+def test_attention_is_given_one_picture_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = functional.scaled_dot_product_attention
+
+    def by_number(q: torch.Tensor, *given: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        return attention(q, *given, **named) * len(q)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", by_number)
+    gpt = llamagen(model=str(folder)).gpt
+    with torch.no_grad():
+        alone = walked(gpt, 1)
+        assert torch.equal(walked(gpt, 4), alone)
+        monkeypatch.setattr(gpt_module, "attend", lambda *given: attend(*given[:-1], 1))
         assert not torch.equal(walked(gpt, 4), alone)
 
 

@@ -14,7 +14,8 @@ A sequence is ``cls_token_num`` text slots, then one slot per grid cell in raste
 * normalisation, rotation and logits are computed in float32 whatever the weights' type (also at float64).
 
 Several pictures walk together as (pictures, rows, ...), rows being those of guidance. Each has matrix products of its
-own (:class:`Linear`), as a product over all of them rounds otherwise by their number, and a token may hang on it.
+own (:class:`Linear`, :func:`attend`), as a product over all of them rounds otherwise by their number, and a token may
+hang on it.
 """
 
 from __future__ import annotations
@@ -123,11 +124,21 @@ class Attention(nn.Module):
         keys[:, :, slots] = rotate(k, rotary).transpose(1, 2)
         values[:, :, slots] = v.transpose(1, 2)
         end = mask.shape[-1]  # what lies beyond is not seen by anyone here
-        out = F.scaled_dot_product_attention(
-            rotate(q, rotary).transpose(1, 2), keys[:, :, :end], values[:, :, :end], attn_mask=mask
-        )
+        pictures = len(x) if x.dim() == 4 else 1
+        out = attend(rotate(q, rotary).transpose(1, 2), keys[:, :, :end], values[:, :, :end], mask, pictures)
         mixed: Tensor = self.wo(out.transpose(1, 2).reshape(x.shape))
         return mixed
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, pictures: int) -> Tensor:
+    """Attention of ``pictures``, whose rows follow each other; on a CPU one by one.
+
+    Its threads share the rows of a call among them, and a row is rounded by the place where its thread keeps it.
+    """
+    parts = pictures if q.device.type == "cpu" else 1
+    split = zip(*(t.chunk(parts) for t in (q, keys, values, mask)))
+    done = [F.scaled_dot_product_attention(q, k, v, attn_mask=m) for q, k, v, m in split]
+    return done[0] if parts == 1 else torch.cat(done)
 
 
 class FeedForward(nn.Module):
