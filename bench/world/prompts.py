@@ -71,7 +71,7 @@ def slug(scene: Scene) -> str:
 
 
 def splits(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Named selections, level like the whole: ``spread`` (24), ``suns`` (25), ``tiny`` (4), ``preferences`` (72).
+    """Named selections, level like the whole: ``spread`` (24), ``suns`` (25), ``tiny`` (4), ``preferences`` (48).
 
     ``preferences`` are for training: each asks for one thing, and none is in another selection.
     """
@@ -84,7 +84,7 @@ def splits(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     }
     chosen = {name: _level(scenes, n, shares) for name, (n, shares) in wanted.items()}
     left = [s for s in scenes if not any(s in taken for taken in chosen.values())]
-    chosen["preferences"] = _level(left, 72, dict.fromkeys(UNIQUES, 0.25))
+    chosen["preferences"] = _level(left, 48, dict.fromkeys(UNIQUES, 0.25))
     return {name: [slug(s) for s in scenes] for name, scenes in chosen.items()}
 
 
