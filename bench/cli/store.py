@@ -11,6 +11,7 @@ import bench
 from bench.cli import console
 from bench.cli.console import App
 from bench.cli.options import Json, StoreAt, opened
+from bench.errors import Exit
 
 store_app = App(
     "store", "Look after the store: pictures, records and the leaderboard made of them.", "scrollbench store verify"
@@ -29,7 +30,7 @@ def verify(
     report = opened(store).verify(repair=repair)
     console.result(console.plain(report), json)
     if not report.ok:
-        raise typer.Exit(5)
+        raise typer.Exit(Exit.INCOMPLETE)
 
 
 @store_app.verb("scrollbench store prune --dry-run")
