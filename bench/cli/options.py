@@ -30,6 +30,14 @@ def opened(root: Path | None) -> Store:
     return bench.Store(root)
 
 
+ExecutorName = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        help="local or processes; processes where a plug-in file takes part, else local.",
+        envvar="SCROLLBENCH_EXECUTOR",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
@@ -85,10 +93,7 @@ def _select(
 
 
 def _crew(
-    executor: Annotated[
-        str | None,
-        typer.Option("--executor", help="local or processes; processes where a plug-in file takes part, else local."),
-    ] = None,
+    executor: ExecutorName = None,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Child processes: one for each GPU, and one on a CPU, if not said.")
     ] = None,
