@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 # What typer leaves by, or prints: of the click that it brings or finds.
-LEAVING = (typer.Exit, *(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"))
+LEAVING: tuple[type[BaseException], ...] = (
+    typer.Exit,
+    *(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"),
+)
 
 
 class _Group(TyperGroup):

@@ -91,7 +91,7 @@ def plan(
 @selection
 def generate(chosen: Selection, crew: Crew, retry: Retry = False, json: Json = False) -> None:
     """Make the pictures that are not there yet. The same command again resumes."""
-    bench.pipeline.executors.trial(chosen.suite, crew)
+    bench.pipeline.executors.try_plugins(chosen.suite, crew)
     with console.progress() as progress:
         result = bench.generate(
             bench.make_plan(chosen.suite, chosen.store, chosen.shard, retry), chosen.store, progress, crew=crew

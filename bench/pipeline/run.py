@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.pipeline.executors.crew import LOCAL, Crew
-from bench.pipeline.executors.trial import trial
+from bench.pipeline.executors.trial import try_plugins
 from bench.pipeline.generate import RunResult, generate
 from bench.pipeline.plan import make_plan
 from bench.pipeline.score import score
@@ -63,7 +63,7 @@ def run(
         StoreError: pictures or records cannot be written.
         UsageError: what the suite asks for does not fit together.
     """
-    trial(suite, crew)
+    try_plugins(suite, crew)
     plan = make_plan(suite, store, shard, retry)
     with drawing or nullcontext():
         made = generate(plan, store, progress, device=device, crew=crew)

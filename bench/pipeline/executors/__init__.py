@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from bench.pipeline.executors.crew import LOCAL as LOCAL
     from bench.pipeline.executors.crew import Crew as Crew
     from bench.pipeline.executors.protocol import groups as groups
-    from bench.pipeline.executors.trial import trial as trial
+    from bench.pipeline.executors.trial import try_plugins as try_plugins
 
 __getattr__ = names(
     __name__,
@@ -18,6 +18,6 @@ __getattr__ = names(
         "LOCAL": "bench.pipeline.executors.crew",
         "Crew": "bench.pipeline.executors.crew",
         "groups": "bench.pipeline.executors.protocol",
-        "trial": "bench.pipeline.executors.trial",
+        "try_plugins": "bench.pipeline.executors.trial",
     },
 )

@@ -106,7 +106,8 @@ class _Child:
     def __init__(self, do: Any, threads: int, memory: int | None) -> None:
         self.setup = pickle.dumps((memory, do))
         self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        self.busy, self.item = False, None
+        self.busy = False
+        self.item: Any = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def give(self, item: Any, limit: float) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.suites.suite import Suite
 
 
-def trial(suite: Suite, crew: Crew) -> None:
+def try_plugins(suite: Suite, crew: Crew) -> None:
     """Try the plug-in files of a suite, unless its work is done in this process anyway.
 
     Raises:
@@ -31,7 +31,7 @@ def trial(suite: Suite, crew: Crew) -> None:
 
 
 def try_files(files: Iterable[tuple[str, str]], timeout: float | None = None) -> None:
-    """Import plug-ins, given as (kind, ``FILE.py@name``), in a child. Raises as :func:`trial`."""
+    """Import plug-ins, given as (kind, ``FILE.py@name``), in a child. Raises as :func:`try_plugins`."""
     with Children([_found]) as children:
         for (_, ref), answer in children.work(files, lambda _: timeout or LEAST):
             if isinstance(answer, Lost):
