@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.support.fakehub import Hub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub: no test asks the network
+os.environ.setdefault("SCROLLBENCH_EXECUTOR", "local")  # a process for every command would be most of a test's time
 if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: there is a worker a core already
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

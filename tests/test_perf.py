@@ -19,7 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmark
 from bench.extractors.lpips import Lpips
 from bench.types import Canvas
 from benchmarks import __main__ as command
-from benchmarks import attention, checkpoint, flux_step, overhead, sampling, scoring, scroll, sharing, walk, wan_clip
+from benchmarks import (
+    attention,
+    checkpoint,
+    flux_step,
+    overhead,
+    sampling,
+    scoring,
+    scroll,
+    sharing,
+    walk,
+    wan_clip,
+    workers,
+)
 from benchmarks.memory import peak
 from benchmarks.sampling import Drawn, Sampler, Task, faults, watched
 from benchmarks.timing import Report, Settings, counted, ratio, rounds, stopwatch
@@ -398,3 +410,8 @@ def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch, arg
     with pytest.raises(SystemExit) as refused:
         told(monkeypatch, Report(), *arguments)
     assert refused.value.code == 2
+
+
+def test_pictures_that_differ_between_one_worker_and_two_are_a_fault() -> None:
+    assert workers.faults({1: {"a": "x"}, 2: {"a": "x"}}) == []
+    assert workers.faults({1: {"a": "x"}, 2: {"a": "y"}}) == workers.faults({1: {}, 2: {}}) != []

@@ -23,7 +23,8 @@ from bench.analysis.columns import measures, text
 from bench.analysis.compare import Comparison, Report, compare
 from bench.analysis.pin import Pin, margins_in
 from bench.analysis.samplers import Side, labelled, pinned, standing_protocol
-from bench.errors import UsageError
+from bench.errors import Exit, UsageError
+from bench.pipeline.executors.crew import LOCAL, Crew
 from bench.pipeline.plan import make_plan, recipe_record, sampler_digest
 from bench.pipeline.run import Results, run
 from bench.reading import read_toml
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from bench.suites.suite import Suite
 
 ONE_SIDED = 0.90  # two-sided level whose ends are one-sided 95 % bounds
-EXIT = {"pass": 0, "regressed": 1, "inconclusive": 4, "incomplete": 5}
+EXIT = {
+    "pass": Exit.DONE, "regressed": Exit.FAILED, "inconclusive": Exit.UNDECIDED, "incomplete": Exit.INCOMPLETE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def gate(
 
 def prepare(
     store: Store, suite: Suite, baseline: str | Pin, candidate: str, progress: Progress | None = None,
-    device: str | None = None,
+    device: str | None = None, crew: Crew = LOCAL,
 ) -> Results:  # fmt: skip
     """Make and score the pictures that are missing of both sides, and rebuild the leaderboard.
 
@@ -159,7 +162,7 @@ def prepare(
         if first is not None and sampler_digest(recipe_record(first.recipe)) == baseline.digest:
             wanted.insert(0, baseline.label)
     both = with_methods(suite, wanted)
-    return run(both, store, progress, device=device)
+    return run(both, store, progress, device=device, crew=crew)
 
 
 def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench.device import choose as choose_device
 from bench.errors import IncompleteError, UsageError
 from bench.pipeline.environment import environment
+from bench.pipeline.executors.crew import LOCAL, Crew
 from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan
 from bench.prompts.sets import spread
@@ -57,7 +58,7 @@ class Speed:
 
 def measure(
     suite: Suite, baseline: str, candidate: str, limit: float, prompts: int = 8, progress: Progress | None = None,
-    device: str | None = None,
+    device: str | None = None, crew: Crew = LOCAL,
 ) -> Speed:  # fmt: skip
     """Draw ``prompts`` prompts with both samplers in turn (nothing is kept) and compare the seconds of their meters.
 
@@ -81,7 +82,7 @@ def measure(
         plan = make_plan(both, store, natives=False)
         turn = {label: i for i, label in enumerate(labels)}
         order = sorted(plan.jobs, key=lambda j: (i := asked.index(j.prompt.id), (turn[j.use.label] + i) % 2))
-        result = generate(replace(plan, jobs=tuple(order)), store, progress, device=device)
+        result = generate(replace(plan, jobs=tuple(order)), store, progress, device=device, crew=crew)
         if not result.complete:
             told = "; ".join(f"{f.label} {f.prompt_id}: {f.message}" for f in result.failures)
             raise IncompleteError(f"--speed: not all pictures could be drawn: {told}")

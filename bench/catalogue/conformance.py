@@ -19,6 +19,10 @@ from bench.device import choose as choose_device
 from bench.device import takes
 from bench.errors import PrerequisiteError, ScrollBenchError, UsageError
 from bench.noise import Noise
+from bench.pipeline.executors.children import Children, Lost
+from bench.pipeline.executors.choose import chosen
+from bench.pipeline.executors.crew import LOCAL, Crew
+from bench.pipeline.executors.patience import LEAST
 from bench.pipeline.isolation import isolated, touched
 from bench.pipeline.probe import Probe
 from bench.registry import Method, find
@@ -61,7 +65,9 @@ def tiny_latent() -> Any:
 BACKBONES: dict[str, tuple[str, Callable[[], Any]]] = {"latent": ("world-sd", tiny_latent)}
 
 
-def check(ref: str, backbone: str | None = None, device: str | None = None, **options: Any) -> list[CheckResult]:
+def check(
+    ref: str, backbone: str | None = None, device: str | None = None, crew: Crew = LOCAL, **options: Any
+) -> list[CheckResult]:
     """Try a method and report, requirement by requirement.
 
     Args:
@@ -69,6 +75,7 @@ def check(ref: str, backbone: str | None = None, device: str | None = None, **op
         backbone: name of the backbone to try it on; by default the family's miniature, or a tiny random network
             where its weights are missing. Ignored by controls, which have none.
         device: where the backbone runs; :func:`bench.device.choose`'s where None.
+        crew: where it is tried: in this process, or in a child that it may end or hang; ``timeout`` is for all of it.
         options: other options of the backbone (``model``, ...).
 
     Returns:
@@ -78,6 +85,10 @@ def check(ref: str, backbone: str | None = None, device: str | None = None, **op
     Raises:
         UsageError, PrerequisiteError: a backbone that was asked for by name cannot be had.
     """
+    if chosen(crew, (ref, backbone)) == "processes":
+        with Children([_check], crew.memory) as children:
+            ((_, answer),) = children.work([(ref, backbone, device, LOCAL, options)], lambda _: crew.timeout or LEAST)
+        return [CheckResult("runs", False, answer.message)] if isinstance(answer, Lost) else answer
     try:
         method = find("methods", ref)
         if not isinstance(method, Method):
@@ -103,6 +114,11 @@ def check(ref: str, backbone: str | None = None, device: str | None = None, **op
         message = f"{method.name} is a {method.family} method, {network.name} a {network.family} backbone"
         return [*found, CheckResult("runs", False, message)]
     return found + _Trial(method, network).run()
+
+
+def _check(asked: tuple[Any, ...]) -> list[CheckResult]:
+    *given, options = asked
+    return check(*given, **options)
 
 
 def passed(results: list[CheckResult]) -> bool:

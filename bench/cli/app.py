@@ -1,6 +1,6 @@
 """The command line: thin calls of documented functions. Data goes to stdout, progress and errors to stderr.
 
-Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 something must be installed or fetched, 5 work is left undone.
+Exit codes: :class:`bench.errors.Exit`.
 Verbs reach everything through ``bench``, whose rooms open when they are entered, so that help is instant.
 """
 

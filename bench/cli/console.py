@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import shutil
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -13,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from bench.cli.reporter import Reporter
-from bench.errors import IncompleteError, PrerequisiteError, ScrollBenchError
+from bench.errors import Exit, IncompleteError, PrerequisiteError, ScrollBenchError
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -24,8 +25,18 @@ if TYPE_CHECKING:
     from bench.pipeline.score_plan import ScoreResult
 
 
+# What typer leaves by, or prints: of the click that it brings or finds.
+LEAVING: tuple[type[BaseException], ...] = (
+    typer.Exit,
+    *(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"),
+)
+
+
 class _Group(TyperGroup):
-    """Prints errors a user can act on in plain words and leaves with their exit code."""
+    """Prints errors a user can act on in plain words and leaves with their exit code (:class:`bench.errors.Exit`).
+
+    Whatever else goes wrong is a fault of this project: its traceback is shown, and its code is no verdict's.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -33,6 +44,17 @@ class _Group(TyperGroup):
         except ScrollBenchError as error:
             note(f"scrollbench: {error}")
             raise typer.Exit(error.exit_code) from error
+        except LEAVING:
+            raise
+        except (KeyboardInterrupt, typer.Abort) as error:
+            note("scrollbench: stopped; what was made is kept, and the same command goes on")
+            raise typer.Exit(Exit.INTERRUPTED) from error
+        except BrokenPipeError as error:
+            raise typer.Exit(Exit.INTERRUPTED) from error
+        except Exception as error:
+            note(traceback.format_exc())
+            note("scrollbench: this is a fault of ScrollBench and says nothing about what it was asked to judge")
+            raise typer.Exit(Exit.CRASHED) from error
 
 
 class App(typer.Typer):
@@ -161,7 +183,7 @@ def progress() -> Reporter:
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
     """Counts of a plan by part and method, in the plan's order; ``blocked`` wait for weights, with the reason."""
     states = ("wanted", "done", "jobs", "quarantined")
-    counts = {state: Counter((j.part.name, j.use.label) for j in getattr(plan, state)) for state in states}
+    counts = {state: Counter((j.part, j.use.label) for j in getattr(plan, state)) for state in states}
     rows: list[dict[str, Any]] = [
         {"part": part, "method": label, **{"to_do" if s == "jobs" else s: counts[s][part, label] for s in states}}
         for part, label in counts["wanted"]

@@ -13,6 +13,7 @@ from bench.cli import console
 from bench.cli.options import Json, Selection, selection
 from bench.cli.root import main
 from bench.errors import UsageError
+from bench.pipeline.executors.crew import Crew
 
 if TYPE_CHECKING:
     from bench.analysis.compare import Report
@@ -58,6 +59,7 @@ def _say(report: Report, worst: int) -> None:
 @partial(selection, suite="miniature-gate")
 def gate(
     chosen: Selection,
+    crew: Crew,
     baseline: Annotated[
         str, typer.Option("--baseline", help="A method's name on the board, or a pinned one: NAME or FILE.toml.")
     ],
@@ -82,7 +84,7 @@ def gate(
 ) -> None:
     """Judge whether a candidate is worse than a baseline by more than the suite's margins.
 
-    Exit codes: 0 pass, 1 regressed, 2 usage, 3 something to fetch, 4 inconclusive, 5 incomplete.
+    Exit codes: 0 pass, 1 regressed, 2 usage, 3 something to fetch, 4 inconclusive, 5 incomplete, 70 a fault of ours.
     """
     suite, store = chosen.suite, chosen.store
     if own_seeds:
@@ -102,7 +104,7 @@ def gate(
     if run:
         with console.progress() as progress:
             done = bench.analysis.gate.prepare(
-                store, suite, candidate if update else base, candidate, progress, chosen.device
+                store, suite, candidate if update else base, candidate, progress, chosen.device, crew
             )
         console.require_complete(done.made, done.scored)
     if update:
@@ -116,7 +118,7 @@ def gate(
     if speed is not None:
         with console.progress() as progress:
             timed = bench.analysis.speed.measure(
-                suite, baseline, candidate, speed, progress=progress, device=chosen.device
+                suite, baseline, candidate, speed, progress=progress, device=chosen.device, crew=crew
             )
     result = bench.gate(store, suite, pin or bench.suites.load.label_of(suite, baseline), label, limits, timed, worst)
     if junit:

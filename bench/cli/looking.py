@@ -8,8 +8,10 @@ import typer
 
 import bench
 from bench.cli import console
-from bench.cli.options import Json, Selection, selection
+from bench.cli.options import ExecutorName, Json, Selection, selection
 from bench.cli.root import main
+from bench.errors import Exit
+from bench.pipeline.executors.crew import Crew
 
 
 @main.verb("scrollbench doctor --suite miniature")
@@ -22,7 +24,7 @@ def doctor(chosen: Selection, json: Json = False, *, ctx: typer.Context) -> None
     console.records([vars(c) for c in checks], json)
     if not bench.catalogue.doctor.ready(checks):
         console.note(f"suite {chosen.suite.ref} cannot run here yet; see the rows marked missing")
-        raise typer.Exit(3)
+        raise typer.Exit(Exit.PREREQUISITE)
 
 
 @main.verb("scrollbench list methods", "list")
@@ -51,10 +53,14 @@ def check(
     ref: Annotated[str, typer.Argument(help="A method: FILE.py@NAME, or its name.")],
     backbone: Annotated[str | None, typer.Option("--backbone", help="Try it on this backbone.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="Where: auto, cpu, cuda:1.")] = None,
+    executor: ExecutorName = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds for all of it; then a plug-in's process is ended.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Try a method on a tiny picture and report which of the rules of methods it keeps."""
-    results = bench.check(ref, backbone, device=device)
+    results = bench.check(ref, backbone, device=device, crew=Crew(executor, timeout=timeout))
     console.records([vars(r) for r in results], json)
     if not bench.catalogue.conformance.passed(results):
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.FAILED)

@@ -12,6 +12,7 @@ from bench.cli import console
 from bench.cli.options import Json, Retry, Selection, StoreAt, opened, selection
 from bench.cli.root import main
 from bench.errors import UsageError
+from bench.pipeline.executors.crew import Crew
 
 
 @main.verb("scrollbench start --yes")
@@ -88,11 +89,12 @@ def plan(
 
 @main.verb("scrollbench generate --suite miniature --method direct --limit 2")
 @selection
-def generate(chosen: Selection, retry: Retry = False, json: Json = False) -> None:
+def generate(chosen: Selection, crew: Crew, retry: Retry = False, json: Json = False) -> None:
     """Make the pictures that are not there yet. The same command again resumes."""
+    bench.pipeline.executors.try_plugins(chosen.suite, crew)
     with console.progress() as progress:
         result = bench.generate(
-            bench.make_plan(chosen.suite, chosen.store, chosen.shard, retry), chosen.store, progress
+            bench.make_plan(chosen.suite, chosen.store, chosen.shard, retry), chosen.store, progress, crew=crew
         )
     console.result(console.plain(result), json)
     console.require_complete(result)
@@ -136,11 +138,11 @@ def adopt(
 
 @main.verb("scrollbench run --suite miniature --limit 2")
 @selection
-def run(chosen: Selection, retry: Retry = False, json: Json = False) -> None:
+def run(chosen: Selection, crew: Crew, retry: Retry = False, json: Json = False) -> None:
     """Generate, score, and print the leaderboard; writes the DuckDB file and a contact sheet of the pictures."""
     suite, store = chosen.suite, chosen.store
     with console.progress() as progress:
-        done = bench.run(suite, store, progress, shard=chosen.shard, retry=retry, device=chosen.device)
+        done = bench.run(suite, store, progress, shard=chosen.shard, retry=retry, device=chosen.device, crew=crew)
     if not json:
         console.show(bench.report.terminal.board(store, suite, console.width()))
         console.say(f"leaderboard    {done.index}")

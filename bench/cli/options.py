@@ -14,6 +14,7 @@ import typer
 
 import bench
 from bench.errors import PrerequisiteError, UsageError
+from bench.pipeline.executors.crew import Crew
 from bench.reading import shown
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ def opened(root: Path | None) -> Store:
     return bench.Store(root)
 
 
+ExecutorName = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        help="local or processes; processes where a plug-in file takes part, else local.",
+        envvar="SCROLLBENCH_EXECUTOR",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
@@ -83,6 +92,22 @@ def _select(
     return Selection(chosen, bench.Store(store), _shard(shard), device)
 
 
+def _crew(
+    executor: ExecutorName = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Child processes: one for each GPU, and one on a CPU, if not said.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", help="Seconds for a picture, instead of a forecast; then it is lost."),
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option("--memory", help="GB for a worker's data, instead of its share of the machine's.")
+    ] = None,
+) -> Crew:
+    return Crew(executor, workers, timeout, memory)
+
+
 def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -93,19 +118,26 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 
 def selection(verb: Callable[..., None], suite: str = "miniature") -> Callable[..., None]:
-    """Give a verb the options that choose a suite, ``suite`` by default; its first argument is a :class:`Selection`."""
+    """Give a verb the options that choose a suite, ``suite`` by default; its first argument is a :class:`Selection`.
+
+    One whose second argument is ``crew`` also gets the options that say who does the work.
+    """
     own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
     options = [
         p.replace(default=suite) if p.name == "suite" else p
         for p in inspect.signature(_select, eval_str=True).parameters.values()
         if p.name not in [mine.name for mine in own]  # a verb may mean something of its own by a name
     ]
+    crewed = bool(own) and own[0].name == "crew"
+    crew = list(inspect.signature(_crew, eval_str=True).parameters.values()) if crewed else []
+    own = own[crewed:]
 
     @functools.wraps(verb)
     def wrapped(**given: Any) -> None:
+        working = [_crew(**{p.name: given.pop(p.name) for p in crew})] if crewed else []
         chosen = _select(**{p.name: given.pop(p.name) for p in options})
         try:
-            verb(chosen, **given)
+            verb(chosen, *working, **given)
         except PrerequisiteError as error:
             if chosen.suite.tier != "full" or chosen.suite.spec.miniature is None:
                 raise
@@ -113,7 +145,7 @@ def selection(verb: Callable[..., None], suite: str = "miniature") -> Callable[.
             raise PrerequisiteError(f"{error}\n{hint}") from error
 
     taken = sorted(
-        (p.replace(kind=p.KEYWORD_ONLY) for p in (*options, *own)), key=lambda p: p.default is not p.empty
+        (p.replace(kind=p.KEYWORD_ONLY) for p in (*options, *crew, *own)), key=lambda p: p.default is not p.empty
     )  # arguments, which have no default, come first
     wrapped.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in taken}

@@ -11,7 +11,7 @@ import bench
 from bench.cli import console
 from bench.cli.console import App
 from bench.cli.options import Json
-from bench.errors import UsageError
+from bench.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from bench.prompts.lint import Finding, Report
@@ -48,7 +48,7 @@ def lint(
     else:
         _show(report)
     if not report.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.FAILED)
 
 
 @prompts_app.verb("scrollbench prompts adopt captions.txt --as captions")

@@ -1,9 +1,9 @@
-"""The verbs of ``scrollbench store``: verify, prune, index, copy, path."""
+"""The verbs of ``scrollbench store``: verify, prune, index, copy, export, import, merge, path."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,11 @@ import bench
 from bench.cli import console
 from bench.cli.console import App
 from bench.cli.options import Json, StoreAt, opened
+from bench.errors import Exit
+
+if TYPE_CHECKING:
+    from bench.store import Store
+    from bench.store.exchange import Merged
 
 store_app = App(
     "store", "Look after the store: pictures, records and the leaderboard made of them.", "scrollbench store verify"
@@ -29,7 +34,7 @@ def verify(
     report = opened(store).verify(repair=repair)
     console.result(console.plain(report), json)
     if not report.ok:
-        raise typer.Exit(5)
+        raise typer.Exit(Exit.INCOMPLETE)
 
 
 @store_app.verb("scrollbench store prune --dry-run")
@@ -57,6 +62,47 @@ def copy(
 ) -> None:
     """Write a picture out of the store, where viewers look for it."""
     console.result({"written": str(opened(store).copy_image(image, out))}, json)
+
+
+@store_app.verb("scrollbench store export --out pano.tar")
+def export(
+    out: Annotated[Path, typer.Option("--out", help="FILE.tar, to be sent.")],
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="With the pictures, or numbers alone.")
+    ] = True,
+    store: StoreAt = None,
+    json: Json = False,
+) -> None:
+    """Write the store into one file that another lab imports."""
+    console.result({"written": str(bench.store.exchange.export_store(opened(store), out, pictures))}, json)
+
+
+@store_app.verb("scrollbench store import pano.tar", "import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `store export` wrote.")],
+    store: StoreAt = None,
+    json: Json = False,
+) -> None:
+    """Take in an exported store, every digest checked, and rebuild the leaderboard."""
+    kept = opened(store)
+    _taken(kept, bench.store.exchange.import_store(kept, file), json)
+
+
+@store_app.verb("scrollbench store merge other/store")
+def merge(
+    folder: Annotated[Path, typer.Argument(help="The other store's folder; it is only read.")],
+    store: StoreAt = None,
+    json: Json = False,
+) -> None:
+    """Take in another store's pictures, features and records, every digest checked, and rebuild the leaderboard."""
+    kept = opened(store)
+    _taken(kept, bench.store.exchange.merge(kept, folder), json)
+
+
+def _taken(store: Store, merged: Merged, json: bool) -> None:
+    console.result({**console.plain(merged), "index": str(bench.build(store))}, json)
+    if not merged.ok:
+        raise typer.Exit(Exit.INCOMPLETE)
 
 
 @store_app.verb("scrollbench store path")

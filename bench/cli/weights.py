@@ -13,6 +13,7 @@ import bench
 from bench.cli import console
 from bench.cli.console import App
 from bench.cli.options import Json
+from bench.errors import Exit
 
 if TYPE_CHECKING:
     from bench.extractors.weights.manifest import Presence
@@ -102,9 +103,9 @@ def weights_verify(
     for line in damaged:
         console.note(line)
     if damaged:
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.FAILED)
     if any(row["state"] != "present" for row in rows):
-        raise typer.Exit(3)
+        raise typer.Exit(Exit.PREREQUISITE)
 
 
 def _show(rows: Sequence[dict[str, Any]], json: bool, none: str) -> None:

@@ -8,10 +8,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from bench.errors import text_of
 from bench.version import __version__
 
 
@@ -37,6 +41,15 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def memory_here() -> int:
+    """Bytes of memory that this machine, or the container that this process is in, has free."""
+    free = int(psutil.virtual_memory().available)
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # no such container, or "max"
+            free = min(free, int(Path(limit).read_text(encoding="utf-8")))
+    return free
+
+
 def most_reserved(device: str) -> int | None:
     """Bytes that torch's allocator held on a CUDA device at most since its peak was reset; None elsewhere."""
     torch = sys.modules.get("torch")
@@ -51,7 +64,7 @@ def device_lost(error: BaseException) -> bool:
     Told from errors that pass by asking: a context that is lost says so again when it is awaited.
     """
     torch = sys.modules.get("torch")
-    if torch is None or "cuda" not in str(error).lower() or not torch.cuda.is_available():
+    if torch is None or "cuda" not in text_of(error).lower() or not torch.cuda.is_available():
         return False
     try:
         torch.cuda.synchronize()

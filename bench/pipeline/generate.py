@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from bench.device import choose as choose_device
 from bench.device import mend_precision
-from bench.errors import PrerequisiteError, UsageError, near
+from bench.errors import PrerequisiteError, UsageError
 from bench.pipeline.environment import environment
-from bench.pipeline.executors import EXECUTORS
+from bench.pipeline.executors.choose import EXECUTORS, chosen
+from bench.pipeline.executors.crew import LOCAL, Crew
+from bench.pipeline.executors.patience import patience
 from bench.pipeline.maker import Maker
 from bench.pipeline.plan import ATTEMPTS, Blocked, Job, Plan
 from bench.progress import Silent
@@ -33,7 +35,7 @@ class Failure:
     label: str
     prompt_id: str
     seed: int
-    reason: str  # oom, nan, crash, prerequisite
+    reason: str  # oom, nan, crash, timeout, prerequisite
     message: str
 
 
@@ -60,8 +62,8 @@ def generate(
     store: Store,
     progress: Progress | None = None,
     *,
-    executor: str = "local",
     device: str | None = None,
+    crew: Crew = LOCAL,
     argv: Sequence[str] | None = None,
 ) -> RunResult:
     """Make the pictures of a plan. The same call with a fresh plan goes on where this one was stopped.
@@ -72,8 +74,8 @@ def generate(
         plan: of :func:`bench.pipeline.plan.make_plan`.
         store: where pictures and records go.
         progress: told of the stage ``generate``.
-        executor: one of ``EXECUTORS``.
         device: where the backbones run; the suite's own, else :func:`bench.device.choose`'s, where None.
+        crew: who makes them: this process, or children of it.
         argv: the command, for the run's record; this process's own by default.
 
     Raises:
@@ -82,8 +84,7 @@ def generate(
         StoreError: pictures or records cannot be written.
         UsageError: an unknown executor; a precision that the device does not have, before anything is loaded.
     """
-    if executor not in EXECUTORS:
-        raise UsageError(f"unknown executor {executor!r}; {near(executor, EXECUTORS)}")
+    executor = chosen(crew, (ref for job in plan.jobs for ref in (job.use.ref, job.use.backbone)))
     if plan.blocked and not plan.cells:
         raise PrerequisiteError("\n".join(dict.fromkeys(b.reason for b in plan.blocked)))
     progress = progress or Silent()
@@ -94,7 +95,8 @@ def generate(
     suite, run_id = plan.suite, uuid.uuid4().hex[:12]
     run: Record = {"kind": "run", "run_id": run_id, "suite": suite.ref, "suite_digest": suite.digest}
     run["argv"] = list(sys.argv if argv is None else argv)
-    about = {"environment": environment(place), "weights": dict(plan.sources)}
+    limit = patience(crew.timeout, ledger.images.values())
+    about = {"environment": {**environment(place), "executor": executor}, "weights": dict(plan.sources)}
     store.append({**run, "status": "started", **about})
     attempts, made = dict(plan.attempts), 0
     failures: dict[str, Failure] = {}
@@ -103,7 +105,7 @@ def generate(
     crowd = _Crowd()
     while pending:
         again = []
-        for job, record in EXECUTORS[executor](crowd.fitting(pending), do):
+        for job, record in EXECUTORS[executor](crowd.fitting(pending), do, crew, limit):
             key = job.recipe_id
             crowd.note(job, record)
             if record["kind"] == "image":
@@ -112,19 +114,17 @@ def generate(
                 failures.pop(key, None)
                 made += 1
             else:
-                tried = record["reason"] != "prerequisite"
+                tried, final = record["reason"] != "prerequisite", record.pop("final", False)
                 attempts[key] = attempts.get(key, 0) + tried
                 store.append({**record, "run_id": run_id, "attempt": attempts[key]})
-                failures[key] = Failure(
-                    job.part.name, job.use.label, job.prompt.id, job.recipe.seed, record["reason"], record["message"]
-                )
-                if tried and attempts[key] < ATTEMPTS and record["reason"] != "oom":
+                failures[key] = _failure(job, record["reason"], record["message"])
+                if tried and attempts[key] < ATTEMPTS and not final:
                     again.append(job)
                     continue
             progress.advance("generate", 1, f"{job.use.label} {job.prompt.id}")
         pending = again
-    for job, why in crowd.left:
-        failures[job.recipe_id] = Failure(job.part.name, job.use.label, job.prompt.id, job.recipe.seed, "oom", why)
+    for job, reason, why in crowd.left:
+        failures[job.recipe_id] = _failure(job, reason, why)
         progress.advance("generate", 1, f"{job.use.label} {job.prompt.id}")
     progress.finish("generate")
     store.append({**run, "status": "finished", "made": made, "failed": len(failures)})
@@ -132,33 +132,50 @@ def generate(
     return RunResult(run_id, made, len(plan.done), len(failures), len(plan.quarantined), told, plan.blocked)
 
 
-class _Crowd:
-    """Which samplers do not fit into memory on which canvas: one picture of each says so, the others are not tried.
+def _failure(job: Job, reason: str, message: str) -> Failure:
+    return Failure(job.part, job.use.label, job.prompt.id, job.recipe.seed, reason, message)
 
-    Those are no failures of their own: nothing is recorded of them, and the next run tries one of them again.
+
+STRIKES = {
+    "oom": 1,
+    "timeout": 1,
+}  # failures that speak for the other pictures of their kind; of others that are final:
+FINAL = 3
+
+
+class _Crowd:
+    """Which samplers cannot do a canvas: it does not fit into memory, hangs, or fails in one way time after time.
+
+    A few pictures say so, the others are not tried. Those are no failures of their own: nothing is recorded of them,
+    and the next run tries some of them again.
     """
 
     def __init__(self) -> None:
-        self.left: list[tuple[Job, str]] = []
-        self._full: dict[tuple[str, Canvas], str] = {}
+        self.left: list[tuple[Job, str, str]] = []  # not tried: reason and message
+        self._strikes: dict[tuple[str, Canvas], int] = {}
+        self._out: dict[tuple[str, Canvas], tuple[str, str]] = {}
         self._fits: set[tuple[str, Canvas]] = set()
 
     def fitting(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """The jobs whose like has not run out of memory by the time it is their turn."""
+        """The jobs whose like has not failed for all by the time it is their turn."""
         for job in jobs:
-            why = self._full.get((job.sampler, job.recipe.canvas))
+            why = self._out.get((job.sampler, job.recipe.canvas))
             if why is None:
                 yield job
             else:
-                self.left.append((job, why))
+                self.left.append((job, *why))
 
     def note(self, job: Job, record: Record) -> None:
-        """What became of a job. Where a picture was made before, memory that runs out is an accident of the moment."""
+        """What became of a job. Where a picture was made before, a failure is an accident of the moment."""
         place = (job.sampler, job.recipe.canvas)
         if record["kind"] == "image":
             self._fits.add(place)
-        elif record["reason"] == "oom" and place not in self._fits:
-            self._full[place] = f"not tried: prompt {job.prompt.id} ran out of memory before, {record['message']}"
+        elif record.get("final") and place not in self._fits:
+            reason = record["reason"]
+            self._strikes[place] = self._strikes.get(place, 0) + 1
+            if self._strikes[place] >= STRIKES.get(reason, FINAL):
+                before = "ran out of memory before" if reason == "oom" else "failed before"
+                self._out[place] = reason, f"not tried: prompt {job.prompt.id} {before}, {record['message']}"
 
 
 def _device(plan: Plan, asked: str | None) -> str:

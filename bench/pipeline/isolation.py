@@ -3,7 +3,8 @@
 The **global generators** of torch, numpy and Python: a sampler that draws from one, or seeds one, makes another picture
 of the same recipe next time. Drawing that comes to nothing (a network's first numbers, which its weights then replace)
 cannot be told from drawing that decides pixels, so both count; code that must draw puts the state back itself
-(``torch.random.fork_rng``). **Settings** of the arithmetic, which would reach other samplers' pictures.
+(``torch.random.fork_rng``). **Settings** of the arithmetic, which would reach other samplers' pictures. **Copies** of
+the process (``os.fork``): one that comes back would go on with the work beside the first, and ends here.
 
 Costs well under a millisecond a call. Functions that a sampler replaces in modules or classes are not looked for: that
 takes a process of its own.
@@ -23,13 +24,39 @@ from typing import Any
 import numpy as np
 
 
+class BrokenRule(RuntimeError):
+    """A sampler did what no sampler may: the same call would do it again."""
+
+
 @dataclass
 class Traces:
     """What a call left behind, by name: ``drawn`` global generators (``torch``, ``numpy.random``, ``random``, ...) and
-    ``changed`` settings (``torch grad mode``, ...). Complete when the block ends."""
+    ``changed`` settings (``torch grad mode``, ...), and whether it ``forked``. Complete when the block ends."""
 
     drawn: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    forked: bool = False
+
+
+FORKED = (
+    "forks the process, whose threads and networks no copy can use: start another program by subprocess, or workers by "
+    "multiprocessing.get_context('spawn')"
+)
+_forks = 0
+
+
+def forks() -> int:
+    """How often this process has forked."""
+    return _forks
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_parent=_forked)
 
 
 def touched(drawn: list[str]) -> str:
@@ -46,9 +73,13 @@ def isolated() -> Iterator[Traces]:
     """Watch the block; when it ends, in whatever way, generators and settings are as they were."""
     traces = Traces()
     generators, settings = _read(_generators()), _read(_settings())
+    me, before = os.getpid(), forks()
     try:
         yield traces
     finally:
+        if os.getpid() != me:
+            os._exit(0)
+        traces.forked = forks() > before
         table = _generators()
         if "torch" in table:  # where it was imported just now, it began as every generator does
             generators.setdefault("torch", sys.modules["torch"].Generator().get_state().numpy().tobytes())

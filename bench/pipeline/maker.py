@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from bench.device import takes
-from bench.errors import DeviceLostError, PrerequisiteError, StoreError
+from bench.errors import DeviceLostError, PrerequisiteError, StoreError, text_of
 from bench.noise import Noise
 from bench.pipeline.environment import device_lost, most_reserved, release_memory
-from bench.pipeline.isolation import isolated, touched
-from bench.pipeline.plan import Job, network_id, recipe_record
+from bench.pipeline.isolation import FORKED, BrokenRule, isolated, touched
+from bench.pipeline.plan import Job, method_source, network_id
 from bench.pipeline.probe import Probe
 from bench.registry import find
 from bench.store import Store
@@ -54,8 +54,10 @@ class Maker:
     touched a global generator is not: nobody could make it again.
     """
 
-    def __init__(self, store: Store, options: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, options: Mapping[str, Any], apart: bool = False) -> None:
         self.store, self.options = store, options
+        self._apart = apart  # in another process, which looked the code up for itself
+        self._checked: dict[int, MethodUse] = {}
         self._backbone: Any = None
         self._loaded = ""  # which one that is
         self._probe: Probe | None = None
@@ -63,10 +65,27 @@ class Maker:
         self._problems: dict[str, str] = {}  # words alone: an error's frames would keep what was loaded
         self._warm: set[Any] = set()
 
-    def __call__(self, job: Job) -> Record:
-        return self.together([job])[0]
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy in another process loads for itself
+        return Maker, (self.store, dict(self.options), True)
 
-    def together(self, jobs: Sequence[Job]) -> list[Record]:
+    @property
+    def device(self) -> str:
+        """Where the backbones run."""
+        return str(self.options.get("device", "cpu"))
+
+    def on(self, device: str) -> Maker:
+        """Another one, for another device."""
+        return Maker(self.store, {**self.options, "device": device})
+
+    def ready(self, jobs: Sequence[Job]) -> None:
+        """Look at the source of jobs and load their backbone; what goes wrong is told when they are done."""
+        with suppress(Exception, SystemExit):
+            if self._apart:
+                self._check_source(jobs[0])
+            if not jobs[0].use.control:
+                self._load(jobs[0].use)
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Record]:
         """The records of jobs of one group, in their order."""
         failure: Record | None = None
         lost = False
@@ -75,7 +94,9 @@ class Maker:
         except StoreError:  # no sampler's fault: the disk is full
             raise
         except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
-            failure = {"kind": "failure", **_base(jobs[0]), "reason": classify(error), "message": explain(error)}
+            reason = classify(error)
+            final = reason == "oom" or isinstance(error, SystemExit | BrokenRule)
+            failure = jobs[0].failure(reason, explain(error), final)
             lost = device_lost(error)
         if failure is not None:
             if lost:  # nothing else can be drawn, and this picture need not be at fault
@@ -85,7 +106,7 @@ class Maker:
                     f"command goes on. Where it comes back, CUDA_LAUNCH_BLOCKING=1 shows the operation at fault"
                 )
             release_memory()  # only now: the error's frames held what filled it
-            return [failure] if len(jobs) == 1 else [self(job) for job in jobs]
+            return [failure] if len(jobs) == 1 else [record for job in jobs for record in self([job])]
         about = {
             "cost": {**asdict(cost), **self._reserved()},
             **({"together": len(jobs)} if len(jobs) > 1 else {}),
@@ -93,14 +114,14 @@ class Maker:
         }
         return [
             {
-                "kind": "image", **_base(job), **job.cell(), "image_id": self.store.write_image(rgb),
+                "kind": "image", **job.work(), **job.cell(), "image_id": self.store.write_image(rgb),
                 "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, **about,
             }
             for job, (rgb, flags) in zip(jobs, made, strict=True)
         ]  # fmt: skip
 
     def _reserved(self) -> dict[str, int]:
-        most = most_reserved(str(self.options.get("device", "cpu")))
+        most = most_reserved(self.device)
         return {} if most is None else {"reserved_bytes": most}
 
     def _warm_up(self, jobs: Sequence[Job], backbone: Any) -> None:
@@ -120,6 +141,8 @@ class Maker:
     def _sample(self, jobs: Sequence[Job]) -> tuple[list[tuple[np.ndarray | Raster, list[str]]], Cost, list[str]]:
         """Pictures with flags, the cost of each, and what the sampler left changed."""
         use = jobs[0].use
+        if self._apart:
+            self._check_source(jobs[0])
         backbone = None if use.control else self._load(use)
         if backbone is not None:
             for job in jobs:
@@ -133,6 +156,18 @@ class Maker:
         for _, flags in made:
             flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
         return made, cost, [*settings, *changed]
+
+    def _check_source(self, job: Job) -> None:
+        """Refuse code that was edited between the plan and its being looked up here."""
+        if id(job.use.method) in self._checked:
+            return
+        source, planned = method_source(job.use), job.recipe.method_source
+        if source != planned:
+            raise PrerequisiteError(
+                f"the source of {job.use.ref} has changed since the plan was made: planned {planned}, here {source}; "
+                "run the same command again, which plans anew"
+            )
+        self._checked[id(job.use.method)] = job.use
 
     def _mend(self) -> list[str]:
         """What of the backbone is not as it was, names of the first few. Then it is given up, the next job loads it."""
@@ -174,11 +209,6 @@ class Maker:
         return self._backbone
 
 
-def _base(job: Job) -> Record:
-    """What every record of a job begins with."""
-    return {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
-
-
 def _check_loaded(job: Job, backbone: Any) -> None:
     """Refuse a network that is not the planned one, or other files: pictures would stand under another's name."""
     recipe, use = job.recipe, job.use
@@ -205,7 +235,7 @@ def _call(
     """Pictures with flags, what each of them cost, and the settings that the sampler changed, which are as before.
 
     Raises:
-        RuntimeError: it drew from a global generator; besides whatever the sampler raises.
+        BrokenRule: it drew from a global generator or forked; besides whatever the sampler raises.
     """
     canvas, use, n = jobs[0].recipe.canvas, jobs[0].use, len(jobs)
     given = [] if backbone is None else [backbone]
@@ -223,8 +253,10 @@ def _call(
             (prompt,), (noise,) = prompts, noises
             pictures = [use.method.fn(*given, prompt, asked, noise, **knobs)]
         made = [finished(picture, canvas, folder) for picture in pictures]
+    if traces.forked:
+        raise BrokenRule(FORKED)
     if traces.drawn:
-        raise RuntimeError(touched(traces.drawn))
+        raise BrokenRule(touched(traces.drawn))
     if len(made) != n:
         raise ValueError(f"the method must return a picture for each prompt, got {len(made)} for {n}")
     if meter is None:
@@ -306,7 +338,7 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
 
 def classify(error: BaseException) -> str:
     """Why a picture failed: ``prerequisite``, ``oom``, ``nan`` or ``crash``."""
-    text = str(error).lower()
+    text = text_of(error).lower()
     if isinstance(error, PrerequisiteError | ImportError):
         return "prerequisite"
     if isinstance(error, MemoryError) or any(words in text for words in FULL):
@@ -318,4 +350,4 @@ def explain(error: BaseException) -> str:
     """Type, message, and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}: {text_of(error)}{where}"

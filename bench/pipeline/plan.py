@@ -18,7 +18,7 @@ from bench.store.ledger import Ledger, asked_id
 from bench.store.records import Record
 from bench.suites.natives import drawn
 from bench.suites.suite import Suite
-from bench.suites.values import MethodUse, Part, Where
+from bench.suites.values import MethodUse, Where
 from bench.types import Prompt, Recipe
 
 # What decides a sampler's pictures, apart from the question asked.
@@ -29,12 +29,15 @@ ATTEMPTS = 3  # failures after which a recipe is left alone until something abou
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One picture for one cell of a suite."""
+    """One picture for one cell of a suite: plain data, to be sent to whoever makes it."""
 
-    suite: Suite
+    suite: str  # name@version
+    suite_digest: str
+    tier: str
+    part: str
+    prompt_set: str  # name@version
     recipe: Recipe
     prompt: Prompt
-    part: Part
     use: MethodUse
     turn: int  # its place among the pictures of its part and method
     asked: str  # identity of what the prompt asks for
@@ -45,16 +48,19 @@ class Job:
         """Identity of the work; two cells may share it, and then share the picture."""
         return recipe_id(self.recipe)
 
-    @property
-    def prompt_set(self) -> str:
-        """``name@version`` of the prompts."""
-        return f"{self.part.prompts.name}@{self.part.prompts.version}"
+    def work(self) -> Record:
+        """What every record of this work begins with."""
+        return {"recipe_id": self.recipe_id, "recipe": recipe_record(self.recipe)}
+
+    def failure(self, reason: str, message: str, final: bool = False) -> Record:
+        """The record of a picture that was not made. ``final``, not kept: another try now would end the same way."""
+        return {"kind": "failure", **self.work(), "reason": reason, "message": message, "final": final}
 
     def cell(self) -> Record:
         """Where the picture belongs: the fields of a ``member`` record, without its kind."""
         return {
-            "suite": self.suite.ref, "suite_digest": self.suite.digest, "tier": self.suite.tier,
-            "part": self.part.name, "label": self.use.label, "recipe_id": self.recipe_id,
+            "suite": self.suite, "suite_digest": self.suite_digest, "tier": self.tier,
+            "part": self.part, "label": self.use.label, "recipe_id": self.recipe_id,
             "prompt_set": self.prompt_set, "prompt_id": self.prompt.id, "seed": self.recipe.seed,
             "preset": self.use.preset, "control": self.use.control, "optimises": list(self.use.method.optimises),
             "asked": self.asked, "turn": self.turn, "sampler": self.sampler,
@@ -159,7 +165,7 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
         try:
             identity: dict[str, Any] = {
                 "method": use.method.name, "method_version": use.method.version,
-                "method_source": source_digest(*_code(use), Noise, TO_RGB), **backbone.identity(use, suite),
+                "method_source": method_source(use), **backbone.identity(use, suite),
             }  # fmt: skip
             identity["params"] = {**use.params, **backbone.required(use, suite)}
         except PrerequisiteError as error:
@@ -173,18 +179,20 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
         sampler = sampler_digest({"precision": "fp32", **identity})
         for part in suite.parts:
             prompts = part.prompts.prompts
+            place = (suite.ref, suite.digest, suite.tier, part.name, f"{part.prompts.name}@{part.prompts.version}")
             asked = [asked_id(p) for p in prompts]
             for s, seed in enumerate(suite.seeds):
                 for i, p in enumerate(prompts):
                     truth = digest(dict(p.attributes)) if use.control else None
                     recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
-                    cells.append(Job(suite, recipe, p, part, use, s * len(prompts) + i, asked[i], sampler))
+                    cells.append(Job(*place, recipe, p, use, s * len(prompts) + i, asked[i], sampler))
     return tuple(cells), tuple(blocked), sources
 
 
-def _code(use: MethodUse) -> list[Any]:
-    """The functions that make a method's pictures, one by one or several at once."""
-    return [use.method.fn, *([use.method.together] if use.method.together else [])]
+def method_source(use: MethodUse) -> str:
+    """Digest of the source that makes a method's pictures, one by one or several at once."""
+    together = [use.method.together] if use.method.together else []
+    return source_digest(use.method.fn, *together, Noise, TO_RGB)
 
 
 def sampler_digest(fields: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.pipeline.executors.crew import LOCAL, Crew
+from bench.pipeline.executors.trial import try_plugins
 from bench.pipeline.generate import RunResult, generate
 from bench.pipeline.plan import make_plan
 from bench.pipeline.score import score
@@ -40,6 +42,7 @@ def run(
     retry: bool = False,
     device: str | None = None,
     drawing: AbstractContextManager[None] | None = None,
+    crew: Crew = LOCAL,
 ) -> Results:
     """Make the pictures of a suite that are missing, score them, and build the leaderboard.
 
@@ -53,14 +56,16 @@ def run(
         retry: try pictures again that failed too often before.
         device: where networks run; the suite's own, else :func:`bench.device.choose`'s, where None.
         drawing: entered while pictures are drawn.
+        crew: who makes them: this process, or children of it.
 
     Raises:
         PrerequisiteError: every picture needs weights that are not here.
         StoreError: pictures or records cannot be written.
         UsageError: what the suite asks for does not fit together.
     """
+    try_plugins(suite, crew)
     plan = make_plan(suite, store, shard, retry)
     with drawing or nullcontext():
-        made = generate(plan, store, progress, device=device)
+        made = generate(plan, store, progress, device=device, crew=crew)
     scored = score(suite, store, progress, device=device)
     return Results(made, scored, build(store))

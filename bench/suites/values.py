@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.prompts import PromptSet
-from bench.registry import Method, Metric
+from bench.registry import Method, Metric, find
 from bench.types import Canvas
 
 
@@ -33,6 +33,10 @@ class MethodUse:
     backbone: str | None
     backbone_options: Mapping[str, Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:  # elsewhere its code is looked up by name, as here
+        knobs, options = dict(self.params), dict(self.backbone_options)
+        return _method_use, (self.label, self.ref, self.preset, knobs, self.backbone, options)
+
     @property
     def control(self) -> bool:
         """Whether pictures are drawn from the known truth instead of generated."""
@@ -50,6 +54,18 @@ class MetricUse:
     extractor: str | None
     reference: str | None
     params: Mapping[str, Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        looks = (self.view, self.extractor, self.reference)
+        return _metric_use, (self.label, self.ref, *looks, dict(self.params))
+
+
+def _method_use(label: str, ref: str, preset: str | None, params: Any, backbone: str | None, options: Any) -> MethodUse:
+    return MethodUse(label, ref, find("methods", ref), preset, params, backbone, options)
+
+
+def _metric_use(label: str, ref: str, *looks_and_params: Any) -> MetricUse:
+    return MetricUse(label, ref, find("metrics", ref), *looks_and_params)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bench import progress
 from bench.errors import PrerequisiteError, StoreError, UsageError
 from bench.ids import image_id
 from bench.noise import Noise
-from bench.pipeline.executors import EXECUTORS
+from bench.pipeline.executors import EXECUTORS, Crew
 from bench.pipeline.generate import generate
 from bench.pipeline.maker import to_rgb
 from bench.pipeline.plan import ATTEMPTS, make_plan
@@ -248,17 +248,17 @@ def test_values_that_are_no_numbers_become_black_and_flagged() -> None:
 def test_another_executor_is_a_function_in_a_table(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def backwards(jobs: Any, do: Any) -> Iterator[Any]:
+    def backwards(jobs: Any, do: Any, crew: Any, limit: Any) -> Iterator[Any]:
         for job in reversed(list(jobs)):
-            yield job, do(job)
+            yield job, do([job])[0]
 
     monkeypatch.setitem(EXECUTORS, "backwards", backwards)
-    generate(planned(tmp_path, store), store, executor="backwards")
+    generate(planned(tmp_path, store), store, crew=Crew("backwards"))
     forward = Store(tmp_path / "forward")
     generate(planned(tmp_path, forward), forward)
     assert picture_ids(store) == picture_ids(forward)
     with pytest.raises(UsageError, match="unknown executor 'loca'; did you mean 'local'"):
-        generate(planned(tmp_path, store), store, executor="loca")
+        generate(planned(tmp_path, store), store, crew=Crew("loca"))
 
 
 def test_progress_is_told_of_every_job_once(tmp_path: Path, store: Store) -> None:

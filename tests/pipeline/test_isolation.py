@@ -212,9 +212,10 @@ def test_prompts_are_frozen_at_every_depth_and_still_copy_pickle_compare_and_go_
 
 def test_jobs_can_be_pickled(tmp_path: Path, store: Store) -> None:
     for job in planned(tmp_path, store).cells:
-        assert pickle.loads(pickle.dumps((job.recipe, job.prompt, job.part.canvas))) == (
-            job.recipe, job.prompt, job.part.canvas,
-        )  # fmt: skip
+        copy_ = pickle.loads(pickle.dumps(job))
+        assert (copy_.cell(), copy_.work(), copy_.prompt) == (job.cell(), job.work(), job.prompt)
+        assert copy_.use.method is job.use.method  # looked up by its name, where it is used
+        assert (dict(copy_.use.params), copy_.use.backbone) == (dict(job.use.params), job.use.backbone)
 
 
 # -- backbones that are not left as they were

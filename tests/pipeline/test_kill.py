@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.pipeline import executors
-from bench.pipeline.executors import EXECUTORS
+from bench.pipeline.executors import EXECUTORS, Crew
 from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan
 from bench.store import Store
@@ -122,16 +121,16 @@ def test_pictures_do_not_depend_on_order_limit_or_shard(
 ) -> None:
     rng = random.Random(seed)
 
-    def shuffled(jobs: Any, do: Any) -> Iterator[Any]:
+    def shuffled(jobs: Any, do: Any, crew: Any, limit: Any) -> Iterator[Any]:
         waiting = list(jobs)
-        return executors.local(rng.sample(waiting, len(waiting)), do)
+        return EXECUTORS["local"](rng.sample(waiting, len(waiting)), do, crew, limit)
 
     monkeypatch.setitem(EXECUTORS, "shuffled", shuffled)
     store = Store(tmp_path)
-    generate(planned(folder, store, limit=1), store, executor="shuffled")
+    generate(planned(folder, store, limit=1), store, crew=Crew("shuffled"))
     shards = [(i, 3) for i in (1, 2, 3)]
     for shard in rng.sample(shards, 3):
-        generate(planned(folder, store, shard), store, executor="shuffled")
+        generate(planned(folder, store, shard), store, crew=Crew("shuffled"))
     assert picture_ids(store) == everything
 
 

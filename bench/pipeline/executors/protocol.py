@@ -1,27 +1,42 @@
-"""Executors: how jobs reach the function that does them. A name chosen from a dict is the whole interface."""
+"""What an executor is: a function from jobs to records, and what it may ask of the thing that does them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from bench.pipeline.executors.crew import Crew
 from bench.pipeline.plan import Job
 from bench.store.records import Record
 
 
 class Do(Protocol):
-    """What does jobs: :class:`bench.pipeline.maker.Maker`."""
+    """What does jobs: :class:`bench.pipeline.maker.Maker`. A pickled copy does them in another process."""
 
-    def __call__(self, job: Job) -> Record:
-        """One picture."""
+    @property
+    def device(self) -> str:
+        """Where its networks run."""
         ...
 
-    def together(self, jobs: Sequence[Job]) -> list[Record]:
+    def on(self, device: str) -> Do:
+        """The same for another device."""
+        ...
+
+    def ready(self, jobs: Sequence[Job]) -> None:
+        """Load what jobs need; what goes wrong is told when they are done."""
+        ...
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Record]:
         """Pictures of one of :func:`groups`."""
         ...
 
 
-Executor = Callable[[Iterable[Job], Do], Iterator[tuple[Job, Record]]]
+class Executor(Protocol):
+    """Does jobs and says what became of each: the record to write. ``limit`` is the seconds that a job may take."""
+
+    def __call__(
+        self, jobs: Iterable[Job], do: Do, crew: Crew, limit: Callable[[Job], float]
+    ) -> Iterator[tuple[Job, Record]]: ...
 
 
 def groups(jobs: Iterable[Job]) -> Iterator[tuple[Job, ...]]:
@@ -41,12 +56,3 @@ def groups(jobs: Iterable[Job]) -> Iterator[tuple[Job, ...]]:
             group = []
     if group:
         yield tuple(group)
-
-
-def local(jobs: Iterable[Job], do: Do) -> Iterator[tuple[Job, Record]]:
-    """One group after the other, in this process."""
-    for group in groups(jobs):
-        yield from zip(group, do.together(group), strict=True)
-
-
-EXECUTORS: dict[str, Executor] = {"local": local}
