@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from bench.registry import metric as metric
     from bench.report.contact import contact_sheet as contact_sheet
     from bench.report.export import export as export
+    from bench.report.site.write import write_site as write_site
     from bench.store.index import build as build
     from bench.store.index import query as query
     from bench.store.store import Store as Store
@@ -81,6 +82,7 @@ PUBLIC = {  # module: its public names
     "bench.analysis.reproduce": "reproduce",
     "bench.report.export": "export",
     "bench.report.contact": "contact_sheet",
+    "bench.report.site.write": "write_site",
     "bench.catalogue.listing": "listing describe",
     "bench.catalogue.doctor": "examine",
     "bench.catalogue.start": "start",

@@ -1,4 +1,4 @@
-"""The verbs that report: ``board``, ``curves``, ``reproduce``, ``sql``."""
+"""The verbs that report: ``board``, ``report``, ``votes``, ``curves``, ``reproduce``, ``sql``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,20 @@ def board(
         console.emit([console.board_json(b) for b in bench.boards(chosen.store, chosen.suite)])
     else:
         console.show(bench.report.terminal.board(chosen.store, chosen.suite, console.width()))
+
+
+@main.verb("scrollbench report --suite miniature --out build/report")
+@selection
+def report(
+    chosen: Selection,
+    out: Annotated[Path, typer.Option("--out", help="A new or empty folder, or an earlier report.")] = Path("report"),
+    previews: Annotated[bool, typer.Option("--previews", help="Leave out the pictures themselves.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a report with all pictures as a folder of pages that opens from disk, without a server."""
+    with console.progress() as progress:
+        site = bench.write_site(chosen.store, chosen.suite, out, progress, whole=not previews)
+    console.result(vars(site), json)
 
 
 @main.verb("scrollbench curves --suite panollama-fig4 --tier miniature --out fig4.png")
