@@ -63,7 +63,7 @@ def bradley_terry(
     Raises:
         UsageError: no votes, or no finite strengths: some things never lost to the others, or never met them.
     """
-    names = sorted({*first, *second})
+    names = sorted(map(str, {*first, *second}))
     if len(names) < 2 or not len(outcome):
         raise UsageError("strengths need votes on two things or more")
     a, b = (np.array([names.index(n) for n in side]) for side in (first, second))
@@ -90,7 +90,7 @@ def bradley_terry(
     inverse = np.linalg.inv(bread)
     meat, groups = _meat(score, clusters)
     spread = np.sqrt(np.maximum(np.diag(basis @ (inverse @ meat @ inverse)[: k - 1, : k - 1] @ basis.T), 0))
-    reach = _quantile(groups) * spread
+    reach = _quantile(groups) * spread if groups > 1 else np.full(k, np.inf)
     values = basis @ at[: k - 1]
     each = []
     for i, name in enumerate(names):
@@ -141,7 +141,7 @@ def _quantile(groups: int) -> float:
     """How many standard errors an interval reaches: of Student's t with one degree less than there are clusters."""
     from scipy.stats import t
 
-    return float(t.ppf((1 + LEVEL) / 2, groups - 1)) if groups > 1 else float("inf")
+    return float(t.ppf((1 + LEVEL) / 2, groups - 1))
 
 
 def _require_finite(names: Sequence[str], a: Any, b: Any, chosen: Any) -> None:
