@@ -13,9 +13,10 @@ PINS = ("-c", "constraints.txt")
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run a suite end to end: ``nox -s bench`` or ``nox -s bench -- --suite NAME --limit 8 ...``."""
+    """Run a suite end to end, report included: ``nox -s bench`` or ``nox -s bench -- --suite NAME --limit 8 ...``."""
     session.install("-e", ".", *PINS)
-    session.run("scrollbench", "run", *session.posargs)
+    report = [] if "--report" in session.posargs else ["--report", "results/report"]
+    session.run("scrollbench", "run", *session.posargs, *report)
 
 
 @nox.session

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bench.analysis.compare import compare as compare
     from bench.analysis.gate import gate as gate
     from bench.analysis.reproduce import reproduce as reproduce
+    from bench.analysis.votes import read_votes as read_votes
+    from bench.analysis.votes import weigh as weigh
     from bench.catalogue.conformance import check as check
     from bench.catalogue.doctor import examine as examine
     from bench.catalogue.listing import describe as describe
@@ -80,6 +82,7 @@ PUBLIC = {  # module: its public names
     "bench.analysis.calibrate": "calibrate",
     "bench.analysis.calibrate_gsd": "calibrate_gsd",
     "bench.analysis.reproduce": "reproduce",
+    "bench.analysis.votes": "read_votes weigh",
     "bench.report.export": "export",
     "bench.report.contact": "contact_sheet",
     "bench.report.site.write": "write_site",

@@ -46,6 +46,17 @@ def report(
     console.result(vars(site), json)
 
 
+@main.verb("scrollbench votes votes-ann.csv votes-ben.csv --suite miniature")
+@selection
+def votes(
+    chosen: Selection,
+    files: Annotated[list[Path], typer.Argument(help="CSV files that the report's page Vote saved.")],
+    json: Json = False,
+) -> None:
+    """Merge votes of people, leave out who did not look, rank the methods, and hold each number against the votes."""
+    console.verdict(bench.weigh(bench.read_votes(files, chosen.suite), chosen.suite, chosen.store), json)
+
+
 @main.verb("scrollbench curves --suite panollama-fig4 --tier miniature --out fig4.png")
 @selection
 def curves(

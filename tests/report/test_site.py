@@ -44,7 +44,9 @@ def test_every_number_of_the_board_is_the_leaderboards(written: tuple[Any, Any, 
         (row["method"], label): spot["value"]
         for s in data(out, "board")["sections"] for row in s["rows"] for label, spot in row["spots"].items()
     }  # fmt: skip
-    asked = query(store, "select method, metric, value from leaderboard where metric not in ('peak_bytes', 'mean-level')")
+    asked = query(
+        store, "select method, metric, value from leaderboard where metric not in ('peak_bytes', 'mean-level')"
+    )
     assert found == {(m, k): v for m, k, v in asked[1] if v is not None}
     assert len(found) == 3 * 4
 
@@ -57,7 +59,9 @@ def test_costs_and_places_are_the_leaderboards(written: tuple[Any, Any, Path]) -
         assert value == (row[0] if value is None else pytest.approx(row[0]))
     pictures = data(out, "pictures")
     places = {(p, m, s): pictures["images"][i][0] for _, p, m, s, i in pictures["places"]}
-    assert places == {tuple(r[:3]): r[3] for r in query(store, "select prompt_id, method, seed, image_id from picture")[1]}
+    assert places == {
+        tuple(r[:3]): r[3] for r in query(store, "select prompt_id, method, seed, image_id from picture")[1]
+    }
     along = data(out, "along")
     for image, index, value in query(store, """select image_id, "index", c.value from curve c
             join picture p using (suite_digest, method, prompt_id, seed) where c.metric = 'seam'""")[1]:  # fmt: skip
@@ -83,7 +87,9 @@ def test_previews_are_the_pictures_and_a_second_report_makes_none_again(written:
     suite, store, out = written
     previews = sorted((out / "previews").iterdir())
     assert {p.stem for p in previews} == {i[0] for i in data(out, "pictures")["images"]}
-    assert np.array_equal(np.asarray(Image.open(previews[0])), store.read_image(previews[0].stem))  # small: without loss
+    assert np.array_equal(
+        np.asarray(Image.open(previews[0])), store.read_image(previews[0].stem)
+    )  # small: without loss
     before = {p: p.stat().st_mtime_ns for p in previews}
     site = write_site(store, suite, out)
     assert {p: p.stat().st_mtime_ns for p in previews} == before

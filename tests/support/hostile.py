@@ -19,7 +19,9 @@ def hostile(folder: Path) -> tuple[Suite, Store]:
     text = SUITE.replace('label = "plain"', f'label = "{label}"')
     second = '[[methods]]\nref = "plugins.py@dark"\nlabel = "عتمة \\"quoted\\" 🌙"\n'
     suite_in(folder, prompts=2, text=text.replace("[[metrics]]", second + "[[metrics]]", 1))
-    lines = [{"id": f"p{i:02}", "text": f"{HOSTILE}{' ' * i}".strip() + str(i or ""), "theme": "<i>sea"} for i in range(2)]
+    lines = [
+        {"id": f"p{i:02}", "text": f"{HOSTILE}{' ' * i}".strip() + str(i or ""), "theme": "<i>sea"} for i in range(2)
+    ]
     (folder / "many.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     suite, store = load_suite(folder / "gated.toml"), Store(folder / "store")
     run(suite, store)

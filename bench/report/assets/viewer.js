@@ -96,7 +96,10 @@
           pan((wheel.deltaX || wheel.deltaY) / 1000);
         });
         for (const kind of ["canvas-press", "canvas-scroll"]) osd.addHandler(kind, () => { leader = self; });
-        dragon.querySelector(".openseadragon-canvas canvas")?.setAttribute("role", "img");
+        for (const canvas of dragon.querySelectorAll("canvas")) {
+          canvas.setAttribute("role", "img");
+          canvas.setAttribute("aria-label", `panorama by ${name}`);
+        }
       },
       draw() {  // windows over the picture, scores under it
         const size = osd.viewport.getContainerSize(), { z } = self.place(), bounds = osd.viewport.getBounds();

@@ -120,9 +120,12 @@ def comparisons(store: Store, suite: Suite, methods: Sequence[str], step: Step =
 def claims(store: Store, suite: Suite) -> list[dict[str, Any]]:
     """Papers' tables beside this suite: those it follows, and those of whose orders it has measured one or more."""
     found = []
+    labels = {m.label.lower() for m in suite.methods}
     for table in tables().values():
         if len(table.blocks) != 1:
             continue
+        if table.suite != suite.name and len(labels & {m.lower() for m in table.blocks[0].methods}) < 2:
+            continue  # no order of theirs can have been measured here
         try:
             held = reproduce(table, suite, store)
         except ScrollBenchError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.analysis.columns import text
-from bench.store.commit import write_file
+from bench.store.commit import writing
 from bench.store.index import query
 from bench.store.raster import Raster
 from bench.types import Canvas
@@ -104,7 +104,7 @@ def _write_own(pixels: np.ndarray | Raster, of: str, path: Path) -> np.ndarray:
         _save(Image.fromarray(picture), path, quality=92)
         return picture
     smallest = write_tiles(pixels, path.parent)
-    write_file(path, b"")  # all tiles are there
+    _put(path, b"")  # all tiles are there
     return smallest
 
 
@@ -166,4 +166,13 @@ def _joined(halves: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 def _save(picture: Any, path: Path, **options: Any) -> None:
     packed = BytesIO()
     picture.save(packed, format="WEBP", method=4, **options)
-    write_file(path, packed.getvalue())
+    _put(path, packed.getvalue())
+
+
+def _put(path: Path, data: bytes) -> None:
+    """A file that is whole where it is there. Not flushed to the disk, as the store's are: it can be made again."""
+    with writing(path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_bytes(data)
+        part.replace(path)
