@@ -113,11 +113,14 @@ def test_two_answers_to_one_trial_and_missing_columns_are_refused(tmp_path: Path
 def test_a_number_agrees_with_people_who_see_what_it_sees(tmp_path: Path) -> None:
     chosen, store = made(tmp_path, "plain", "dark")
     dark = "plugins.py@dark"
+
+    def answer(sides: tuple[str, str], bright: object) -> str:
+        return ("left", "right")[sides.index("plain" if bright else dark)]
+
     votes = [
-        Vote(v, i, "pair", "2to1", f"p{i:02}", 0, *sides, sides.index("plain" if i or v == "v0" else dark), chosen.digest)
+        Vote(v, i, "pair", "2to1", f"p{i:02}", 0, *sides, answer(sides, i or v == "v0"), chosen.digest)
         for v in ("v0", "v1") for i in range(12) for sides in [("plain", dark) if i % 2 else (dark, "plain")]
     ]  # fmt: skip
-    votes = [replace(v, vote=("left", "right")[v.vote]) for v in votes]
     (brightness,) = [a for a in weigh(votes, chosen, store).agreement if a.metric == "brightness"]
     assert brightness.share == pytest.approx(23 / 24)  # higher is better, and one of 24 votes prefers the dark one
     assert (brightness.prompts, brightness.votes) == (12, 24)
