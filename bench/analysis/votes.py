@@ -237,7 +237,7 @@ def _surprise(name: str, votes: Sequence[Vote]) -> float | None:
 
 def _strengths(votes: Sequence[Vote], clustered: bool = True) -> Strengths:
     pairs = [v for v in votes if v.kind == "pair"]
-    clusters = [[v.prompt for v in pairs], [v.voter for v in pairs]] if clustered else []
+    clusters: list[list[Any]] = [[v.prompt for v in pairs], [v.voter for v in pairs]] if clustered else []
     return bradley_terry([v.left for v in pairs], [v.right for v in pairs], [ANSWERS[v.vote] for v in pairs], clusters)
 
 

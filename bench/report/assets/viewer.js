@@ -79,7 +79,7 @@
       start() {
         osd = new OpenSeadragon({
           element: dragon, tileSources: PICTURES.source(image), drawer: "canvas", wrapHorizontal: view.loop, showNavigationControl: false,
-          visibilityRatio: 0.1, minZoomImageRatio: 0.5, maxZoomPixelRatio: 16, animationTime: still ? 0 : 0.35,
+          visibilityRatio: 0.1, minZoomImageRatio: 0.5, maxZoomPixelRatio: Math.max(16, 16384 / image.width), animationTime: still ? 0 : 0.35,
           imageSmoothingEnabled: image.height > 96, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
         });
         osd.addHandler("open", () => {
@@ -170,8 +170,8 @@
     l: () => { keep({ loop: !view.loop }); open(); },
   };
   document.addEventListener("keydown", (e) => {
-    if (e.ctrlKey || e.altKey || e.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(e.target.tagName)) return;
-    if (/^(BUTTON|A|SUMMARY)$/.test(e.target.tagName) && e.key === " ") return;
+    if (e.ctrlKey || e.altKey || e.metaKey || e.target.matches("select, input:not([type=checkbox])")) return;
+    if (e.key === " " && e.target.matches("button, a, input")) return;  // they have a use for it
     const act = KEYS[e.key];
     if (act) { e.preventDefault(); if (leader && leader.port()) act(); }
   });
