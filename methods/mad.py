@@ -81,7 +81,7 @@ class Joint:
         """The windows (n, c, side, side) of a canvas of latents (1, c, h, w)."""
         side = self.windows[0].width
         views = self.places(side, canvas.device).gather(canvas[0].flatten(1).T)
-        return views.transpose(1, 2).unflatten(2, (side, side))
+        return views.transpose(1, 2).reshape(*views.shape[::2], side, side)
 
     def merge(self, views: Tensor) -> Tensor:
         """Windows (n, c, side, side) averaged on a canvas (1, c, h, w)."""

@@ -68,8 +68,8 @@ class Factory:
         if str(checked.get("device", "")).startswith("cuda"):
             import torch
 
-            if torch.cuda.is_available():
-                torch.cuda.init()  # meters ask for its memory, and an offloaded network touches it only later
+            if torch.cuda.is_available():  # meters ask for its memory, and an offloaded network touches it only later
+                torch.cuda.init()  # type: ignore[no-untyped-call]
         with _telling_of_variants():
             return self.load(**checked)
 
