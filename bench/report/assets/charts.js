@@ -19,7 +19,7 @@ function chart(spec, caption) {
       },
     };
     const view = new vega.View(vega.parse(vegaLite.compile(whole).spec), { renderer: "svg", container: plot, hover: true });
-    view.tooltip((_, event, item, value) => { plot.title = tip(value); });
+    view.tooltip((_handler, _event, _item, value) => { plot.title = tip(value); });
     view.runAsync();
   };
   const figure = el("figure", {}, plot, el("figcaption", {}, caption));

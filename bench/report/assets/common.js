@@ -95,7 +95,7 @@ function table(caption, columns, rows) {
   });
   function sort(c, head) {
     const up = head.getAttribute("aria-sort") !== "ascending";
-    heads.forEach((h) => h.removeAttribute("aria-sort"));
+    for (const h of heads) h.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
     const key = (row) => (row.cells[c.key] ? row.cells[c.key][1] : null);
     const below = (row) => Number(row.class === "control");

@@ -35,7 +35,7 @@
     text.replaceChildren(own(promptOf(view.part, view.prompt).text));
     head(list);
     const at = leader && leader.port() ? leader.place() : place(state.read());
-    lanes.forEach((l) => l.close());
+    for (const l of lanes) l.close();
     lanes = view.lanes.map((m) => [m, PICTURES.find(view.part, view.prompt, m, view.seed)]).filter(([, p]) => p)
       .slice(0, view.mode === "slider" ? 2 : 8).map(([m, p]) => lane(m, p, at));
     leader = lanes[0] || null;
@@ -46,10 +46,13 @@
     clearInterval(blinking);
     up = 0; flip(0);
     if (view.mode === "blink" && !still) blinking = setInterval(() => flip(1), BLINK);
-    if (window.OpenSeadragon) lanes.forEach((l) => l.start());
+    if (window.OpenSeadragon) for (const l of lanes) l.start();
   }
 
-  const flip = (by) => { up = lanes.length ? (up + by) % lanes.length : 0; lanes.forEach((l, i) => l.element.classList.toggle("up", i === up)); };
+  function flip(by) {
+    up = lanes.length ? (up + by) % lanes.length : 0;
+    for (const [i, l] of lanes.entries()) l.element.classList.toggle("up", i === up);
+  }
   const place = (s) => (s.z ? { x: Number(s.x), y: Number(s.y), z: Number(s.z) } : null);
 
   // -- one lane
