@@ -30,7 +30,7 @@ def gate(session: nox.Session) -> None:
 @nox.session
 def perf(session: nox.Session) -> None:
     """Speed as ratios, on random weights: ``nox -s perf``, or ``-- --only NAME``, ``--quick``. See docs/perf.md."""
-    session.install("-e", ".", *PINS)
+    session.install("-e", ".", "playwright", *PINS)  # which opens reports, where there is a Chromium
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

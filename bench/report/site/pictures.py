@@ -165,7 +165,7 @@ def _joined(halves: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 def _save(picture: Any, path: Path, **options: Any) -> None:
     packed = BytesIO()
-    picture.save(packed, format="WEBP", method=4, **options)
+    picture.save(packed, format="WEBP", method=2, **options)
     _put(path, packed.getvalue())
 
 
