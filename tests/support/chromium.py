@@ -1,4 +1,4 @@
-"""A real Chromium, Debian's or whatever ``CHROMIUM`` names, driven by Playwright; what is missing is said in a sentence."""
+"""A real Chromium, Debian's or what ``CHROMIUM`` names, driven by Playwright; what is missing is said in a sentence."""
 
 from __future__ import annotations
 

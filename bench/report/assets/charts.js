@@ -22,12 +22,24 @@ function chart(spec, caption) {
     view.tooltip((_handler, _event, _item, value) => { plot.title = tip(value); });
     view.runAsync();
   };
-  const figure = el("figure", {}, plot, el("figcaption", {}, caption));
+  const figure = el("figure", {}, plot, el("figcaption", {}, caption), asTable(spec.data.values, caption));
   const seen = new IntersectionObserver((entries) => {  // far charts are drawn when one comes near them
     if (entries.some((e) => e.isIntersecting)) { seen.disconnect(); draw(); document.addEventListener("scheme", draw); }
   }, { rootMargin: "400px" });
   seen.observe(figure);
   return figure;
+}
+
+/** The numbers of a chart as a table, made when somebody asks for it. */
+function asTable(rows, caption) {
+  const box = el("details", { ontoggle: () => {
+    if (!box.open || box.querySelector("table")) return;
+    const keys = Object.keys(rows[0]).filter((k) => rows.some((r) => ["string", "number"].includes(typeof r[k])));
+    const cell = (v) => (typeof v === "number" ? [number(v), v] : [own(String(v ?? "–")), v]);
+    box.append(table(caption, keys.map((key) => ({ key, head: key, words: typeof rows[0][key] === "string" })),
+      rows.map((r) => ({ cells: Object.fromEntries(keys.map((k) => [k, cell(r[k])])) }))));
+  } }, el("summary", {}, "Numbers"));
+  return box;
 }
 
 function tip(value) {
