@@ -116,7 +116,7 @@ def asked(store: Store) -> dict[str, dict[tuple[Any, ...], float]]:
     def of(sql: str) -> dict[tuple[Any, ...], float]:
         return {tuple(row[:-1]): row[-1] for row in query(store, sql)[1]}
 
-    knob = "case when method like '%by=1/8' then 0.125 when method like '%by=1/4' then 0.25 end"
+    knob = "case when method like '%by=1/8' then 0.125::double when method like '%by=1/4' then 0.25::double end"
     return {
         "board": of("select method, metric, value from leaderboard where metric in ('level', 'seam', 'seconds', 'nfe')"
                     "and value is not null"),

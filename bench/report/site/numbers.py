@@ -14,6 +14,7 @@ from bench.analysis.columns import measures, text
 from bench.analysis.compare import compare
 from bench.analysis.reproduce import reproduce
 from bench.analysis.samplers import Side, labelled
+from bench.analysis.samplers import values as read
 from bench.errors import ScrollBenchError
 from bench.report.curves import points
 from bench.report.wording import columns, looks, notes, subtitle, title
@@ -90,17 +91,19 @@ def comparisons(store: Store, suite: Suite, methods: Sequence[str], step: Step =
         makes the gain of a prompt: b - a where higher is better or nothing is, a - b where lower is. Where closest to
         0 or 1 is best that cannot be, and the row has ``gains``, prompt -> gain.
     """
-    names = [m.name for m in measures(suite) if not m.of_set]
+    wanted = [m for m in measures(suite) if not m.of_set]
     sides: dict[str, Side] = {}
     for label in methods:
         try:
             sides[label] = labelled(store, suite, label)
         except ScrollBenchError:  # two versions of a method: the notes of the board say so
             continue
+    numbers = {label: read(side, wanted) for label, side in sides.items()}
     rows: list[dict[str, Any]] = []
     values: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for a, b in combinations(sides, 2) if names else ():
-        for c in compare(store, suite, sides[a], sides[b], names).comparisons:
+    for a, b in combinations(sides, 2) if wanted else ():
+        pair = compare(store, suite, sides[a], sides[b], [m.name for m in wanted], lambda side, _: numbers[side.name])
+        for c in pair.comparisons:
             row = {
                 "a": a, "b": b, "part": c.part, "metric": c.measure.name, "direction": c.measure.direction,
                 "unit": c.measure.unit, "mean_a": c.a, "mean_b": c.b, "gain": c.gain and asdict(c.gain),
