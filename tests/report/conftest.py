@@ -37,7 +37,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any, reported: Reported) -> Iterator[Callable[..., Any]]:
-    """Opens a page of a report; at the end of the test, no page may have run a prompt, complained, or asked a network."""
+    """Opens a page of a report; in the end, no page may have run a prompt, complained, or asked a network."""
     context, said, pages = chromium.new_context(accept_downloads=True, reduced_motion="reduce"), [], []
 
     def opened(name: str, state: str = "", out: Path = reported.out, wide: int = 1280) -> Any:

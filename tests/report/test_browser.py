@@ -250,6 +250,14 @@ def test_a_large_picture_is_looked_at_through_its_tiles(visit: Visit, tmp_path: 
     out = write_site(store, suite, tmp_path / "report").index.parent  # type: ignore[arg-type]
     page, tiles = visit("vote", out=out), []
     page.on("request", lambda r: tiles.append(r.url.split("/tiles/")[1].split("/")[1]) if "/tiles/" in r.url else None)
+    page.get_by_label("A name for you").fill("Zoë")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".deep canvas")
+    page.wait_for_timeout(QUIET)
+    assert set(tiles) - {"0"}  # who votes sees it, too
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector("text=2 of")
+    tiles.clear()
     page.goto((out / "viewer.html").as_uri())
     page.wait_for_timeout(2 * QUIET)
     far = set(tiles)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import bench
+from bench.cli.app import main
 from bench.errors import StoreError, UsageError
-from bench.report.site.pictures import TILE, halved, kind, write_tiles
+from bench.report.site.pictures import TILE, halved, kind, write_pictures, write_tiles
 from bench.report.site.write import ASSETS, write_site
 from bench.store.raster import Raster
 from tests.support.gating import suite_in
@@ -29,9 +32,13 @@ def test_previews_are_the_pictures_and_a_second_report_makes_none_again(reported
         np.asarray(Image.open(previews[0])), store.read_image(previews[0].stem)
     )  # small: without loss
     before = {p: p.stat().st_mtime_ns for p in previews}
-    site = write_site(store, suite, out)
+    words = ["report", "--suite", suite.file, "--store", store.root, "--out", out, "--json"]
+    told = CliRunner().invoke(main, list(map(str, words)))
+    assert told.exit_code == 0
+    site = json.loads(told.stdout)
     assert {p: p.stat().st_mtime_ns for p in previews} == before
-    assert site.files == len([p for p in out.rglob("*") if p.is_file()])
+    assert site["files"] == len([p for p in out.rglob("*") if p.is_file()])
+    assert (site["index"], site["pictures"]) == (str(out / "index.html"), len(previews))
 
 
 def test_a_folder_of_something_else_and_a_suite_without_pictures_are_refused(tmp_path: Path) -> None:
@@ -70,6 +77,31 @@ def test_pages_parse_no_text_fetch_nothing_and_name_only_files_that_are_there() 
     for page in ASSETS.glob("*.html"):
         for name in re.findall(r'(?:src|href)="([^"#]+)"', page.read_text()):
             assert name.startswith(("data:", "data/")) or (ASSETS / name).is_file(), (page, name)
+
+
+class Watched(Raster):
+    """Remembers how many pixels were asked for at once."""
+
+    most = 0
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        found = super().__getitem__(window)
+        Watched.most = max(Watched.most, found.size // 3)
+        return found
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_large_picture_is_read_through_windows_and_never_whole(tmp_path: Path, whole: bool) -> None:
+    height, width = 3 * TILE, 4200
+    rows = (np.full((TILE, width, 3), shade, np.uint8) for shade in (40, 120, 200))
+    raster, Watched.most = Watched(tmp_path, height, width, rows), 0
+    store = Namespace(open_image=lambda image_id: raster)
+    write_pictures(store, [("large", width, height)], tmp_path / "out", whole)  # type: ignore[arg-type]
+    assert 0 < Watched.most <= TILE * width
+    preview = np.asarray(Image.open(tmp_path / "out" / "previews" / "large.webp")).astype(int)
+    assert np.abs(preview[[8, 48, 88], 100].mean(1) - (40, 120, 200)).max() < 4
+    assert (tmp_path / "out" / "tiles" / "large" / "0" / "8_2.webp").exists() == whole
+    assert np.asarray(raster).size // 3 == Watched.most == height * width  # to read it whole would be seen
 
 
 def test_tiles_put_together_are_the_picture_and_half_of_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A suite that fills every page of a report, with text that breaks pages: tags, quotes, ends of scripts, right to left."""
+"""A suite that fills every page of a report, with text that breaks pages: tags, quotes, ends of scripts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ HOSTILE = "</script><img src=x onerror='window.broken=1'>\"<b>&amp; \u2028 مر�
 CONTROL, DARK, DARKER = "<img src=x onerror=window.broken=1>", "dark by=1/8", 'عتمة "quoted" 🌙 by=1/4'
 METHODS = {"plain": "", DARK: "by = 0.125, stripe = true", DARKER: "by = 0.25, steps = 9"}  # label -> knobs
 
-PLUGINS = small.PLUGINS + '''
+PLUGINS = (
+    small.PLUGINS
+    + '''
 import numpy as np
 
 @method("field", family="latent")
@@ -41,6 +43,7 @@ def seam(sample):
     steps = np.abs(np.diff(sample.rgb.astype(float), axis=1)).max((0, 2))
     return [Value("seam", float(s), i) for i, s in enumerate(np.append(steps, 0.0).reshape(4, -1).max(1))]
 '''
+)
 
 SUITE = """
 name = "shown"
@@ -123,7 +126,8 @@ def asked(store: Store) -> dict[str, dict[tuple[Any, ...], float]]:
         "themes": of("""select method, metric, if(prompt_id in ('p0', 'p2', 'p4'), '<i>sea', 'land'), avg(value)
                      from pairs where metric in ('level', 'seam') group by all"""),
         "compare": of("select method, metric, prompt_id, value from pairs where metric in ('level', 'seam')"),
-        "claims": of("select method, value from leaderboard where metric = 'level' and method in ('plain', 'dark by=1/8')"),
+        "claims": of("select method, value from leaderboard where metric = 'level'"
+                     " and method in ('plain', 'dark by=1/8')"),
         "knobs": of(f"""select {knob}, metric, avg(value) from pairs where metric in ('level', 'seam')
                     and method like '%by=%' group by all"""),
         "along": of('select method, metric, "index", avg(value) from curve group by all'),

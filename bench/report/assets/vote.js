@@ -7,7 +7,7 @@
   const ranked = SUITE.methods.filter((m) => !m.control).map((m) => m.name);
   const store = { get: (k) => { try { return JSON.parse(localStorage.getItem(k)); } catch { return null; } },
     set: (k, v) => { try { localStorage.setItem(k, JSON.stringify(v)); } catch { /* kept in this tab only */ } } };
-  let session = null, begun = 0;
+  let session = null, begun = 0, glasses = [];
 
   /** Numbers from 0 to 1 that are the same for the same text (mulberry32 over FNV-1a). */
   function random(seed) {
@@ -68,8 +68,25 @@
     const name = trial[which] === SPOILED ? trial[which === "left" ? "right" : "left"] : trial[which];
     const { image } = PICTURES.find(trial.part, trial.prompt_id, name, trial.seed);
     const blur = trial[which] === SPOILED ? `filter: blur(${Math.max(2, Math.round(0.012 * innerWidth))}px) saturate(.4)` : null;
-    return el("figure", {}, el("img", { src: PICTURES.file(image), alt: `${which} picture`, class: image.height <= 96 ? "small" : null, style: blur }),
+    return el("figure", {}, image.kind === "tiles" ? deep(image, which, blur)
+      : el("img", { src: PICTURES.file(image), alt: `${which} picture`, class: image.height <= 96 ? "small" : null, style: blur }),
       el("figcaption", {}, which === "left" ? "left (first)" : "right (second)"));
+  }
+
+  /** A picture in tiles, to drag and to zoom into; its arrow keys stay those of the vote. */
+  function deep(image, which, style) {
+    const box = el("div", { class: "deep", style });
+    setTimeout(() => {
+      const glass = new OpenSeadragon({ element: box, tileSources: PICTURES.source(image), drawer: "canvas", showNavigationControl: false,
+        gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true } });
+      glass.addHandler("canvas-key", (e) => { e.preventDefaultAction = true; });
+      for (const canvas of box.querySelectorAll("canvas")) {
+        canvas.setAttribute("role", "img");
+        canvas.setAttribute("aria-label", `${which} picture`);
+      }
+      glasses.push(glass);
+    });
+    return box;
   }
 
   function cast(answer) {
@@ -81,6 +98,8 @@
 
   function ask() {
     const done = session.votes.length, trial = session.trials[done];
+    for (const glass of glasses) glass.destroy();
+    glasses = [];
     if (!trial) {
       show(el("h1", {}, "Thank you"), el("p", {}, `${done} votes. Save them and send the file to who asked you; `, el("code", {}, "scrollbench votes FILE..."), " reads it."),
         el("button", { type: "button", id: "save", onclick: save }, "Save the votes as CSV"));
