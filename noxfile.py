@@ -36,13 +36,16 @@ def perf(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite, then lint. Extra arguments go to pytest: ``nox -s tests -- -k windows``."""
+    """The test suite, then lint. Extra arguments go to pytest: ``nox -s tests -- -k windows``.
+
+    Pages are tested in Debian's Chromium (``apt-get install chromium``); what is skipped is listed with what it lacks.
+    """
     session.install("-e", ".[test]", *PINS)
     # One process a core, one thread each: more threads than cores make torch many times slower. Worksteal leaves the
     # tests of a file together, so that what they share is made once. Compiled modules are kept, even where Python is
     # told not to: torch and transformers compiled again in every process would be a good part of the time.
     env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
-    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs, env=env)
+    session.run("pytest", "-rs", "-n", "auto", "--dist", "worksteal", *session.posargs, env=env)
     if not session.posargs:
         session.notify("lint")
 

@@ -23,7 +23,7 @@ from tests.support.gating import suite_in
 from tests.support.reported import HOSTILE, Reported, data
 
 
-def test_previews_are_the_pictures_and_a_second_report_makes_none_again(reported: Reported, tmp_path: Path) -> None:
+def test_a_second_report_makes_no_picture_again_and_keeps_none_of_others(reported: Reported, tmp_path: Path) -> None:
     suite, store, out = reported
     out = Path(shutil.copytree(out, tmp_path / "report"))
     previews = sorted((out / "previews").iterdir())
@@ -32,11 +32,14 @@ def test_previews_are_the_pictures_and_a_second_report_makes_none_again(reported
         np.asarray(Image.open(previews[0])), store.read_image(previews[0].stem)
     )  # small: without loss
     before = {p: p.stat().st_mtime_ns for p in previews}
+    (out / "previews" / "other.webp").touch()
+    (out / "tiles" / "other" / "0").mkdir(parents=True)
     words = ["report", "--suite", suite.file, "--store", store.root, "--out", out, "--json"]
     told = CliRunner().invoke(main, list(map(str, words)))
     assert told.exit_code == 0
     site = json.loads(told.stdout)
-    assert {p: p.stat().st_mtime_ns for p in previews} == before
+    assert {p: p.stat().st_mtime_ns for p in (out / "previews").iterdir()} == before
+    assert list((out / "tiles").iterdir()) == []
     assert site["files"] == len([p for p in out.rglob("*") if p.is_file()])
     assert (site["index"], site["pictures"]) == (str(out / "index.html"), len(previews))
 

@@ -5,6 +5,7 @@ Files are named by the picture's id, so a report written again makes only those 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -93,6 +94,15 @@ def write_pictures(
         shown.append(Shown(image_id, width, height, of if own else WHOLE))
         step()
     return shown
+
+
+def sweep(out: Path, shown: Iterable[Shown]) -> None:
+    """Take away the pictures that an earlier report under ``out`` had and this one has not."""
+    kept = {s.image_id for s in shown}
+    for folder in ("previews", "pictures", "tiles"):
+        for path in (out / folder).glob("*"):
+            if path.stem not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _write_own(pixels: np.ndarray | Raster, of: str, path: Path) -> np.ndarray:

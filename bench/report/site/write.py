@@ -63,6 +63,7 @@ def write_site(store: Store, suite: Suite, out: Path, progress: Progress | None 
     images = list(dict.fromkeys(row[4:7] for row in placed))
     progress.start("pictures", len(images))
     shown = pictures.write_pictures(store, images, out, whole, lambda: progress.advance("pictures"))
+    pictures.sweep(out, shown)
     progress.finish("pictures")
     labels = list(dict.fromkeys(row.line.method for s in found for row in s.rows))[:MOST]
     progress.start("compare", len(labels) * (len(labels) - 1) // 2)
