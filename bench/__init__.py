@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bench.analysis.compare import compare as compare
     from bench.analysis.gate import gate as gate
     from bench.analysis.reproduce import reproduce as reproduce
+    from bench.analysis.votes import read_votes as read_votes
+    from bench.analysis.votes import weigh as weigh
     from bench.catalogue.conformance import check as check
     from bench.catalogue.doctor import examine as examine
     from bench.catalogue.listing import describe as describe
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from bench.registry import metric as metric
     from bench.report.contact import contact_sheet as contact_sheet
     from bench.report.export import export as export
+    from bench.report.site.write import write_site as write_site
     from bench.store.index import build as build
     from bench.store.index import query as query
     from bench.store.store import Store as Store
@@ -79,8 +82,10 @@ PUBLIC = {  # module: its public names
     "bench.analysis.calibrate": "calibrate",
     "bench.analysis.calibrate_gsd": "calibrate_gsd",
     "bench.analysis.reproduce": "reproduce",
+    "bench.analysis.votes": "read_votes weigh",
     "bench.report.export": "export",
     "bench.report.contact": "contact_sheet",
+    "bench.report.site.write": "write_site",
     "bench.catalogue.listing": "listing describe",
     "bench.catalogue.doctor": "examine",
     "bench.catalogue.start": "start",

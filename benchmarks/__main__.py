@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub
 
-from benchmarks import attention, overhead, sampling, scoring, scroll, sharing, walk, wan_clip, workers
+from benchmarks import attention, overhead, pages, sampling, scoring, scroll, sharing, walk, wan_clip, workers
 from benchmarks.checkpoint import SIZES
 from benchmarks.timing import Report, Settings
 
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "scroll": scroll.scroll,
     "wan-clip": wan_clip.clip,
     "workers": workers.workers,
+    "report": pages.pages,
 }
 
 

@@ -17,13 +17,11 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import resident
 from benchmarks.timing import Report, Settings
 
 HEIGHT, WIDTHS = 4096, (8192, 16384, 32768)
@@ -134,7 +132,7 @@ def make(work: Path, width: int, height: int) -> dict[str, Any]:
     suite, store = _asked(work, width, height)
     plan = make_plan(suite, store)
     made: list[Any] = []
-    found = _watched(lambda: made.append(generate(plan, store)))
+    found = resident(lambda: made.append(generate(plan, store)))
     if not made[0].complete:
         raise RuntimeError(f"no picture: {made[0].failures}")
     return {**found, "bytes": store.image_path(_id(store)).stat().st_size}
@@ -149,7 +147,7 @@ def score(work: Path, width: int, height: int) -> dict[str, Any]:
         extractors.load(name, "cpu")  # imports on the way
     suite, store = _asked(work, width, height)
     results: list[Any] = []
-    found = _watched(lambda: results.append(run(suite, store)))
+    found = resident(lambda: results.append(run(suite, store)))
     if (results[0].scored, results[0].failed) != (3, 0):
         raise RuntimeError(f"expected three scores: {results[0]}")
     return found
@@ -192,20 +190,6 @@ def _asked(work: Path, width: int, height: int) -> Any:
 
 def _id(store: Any) -> str:
     return next(str(r["image_id"]) for r in store.records() if r["kind"] == "image")
-
-
-def _watched(do: Callable[[], Any]) -> dict[str, Any]:
-    """Bytes that a call takes at most beyond what is there before it, and seconds of the processor."""
-    before, start = _status("VmRSS"), time.process_time()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark begins here
-    do()
-    return {"peak": _status("VmHWM") - before, "seconds": time.process_time() - start}
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from benchmarks import (
     checkpoint,
     flux_step,
     overhead,
+    pages,
     sampling,
     scoring,
     scroll,
@@ -371,6 +373,29 @@ def test_the_line_through_seconds_tells_growth_from_none() -> None:
     assert low < 0 < high < 0.05
     low, high = walk.growth(np.linspace(1, 2, 12) + noise)
     assert 0.6 < low < 2 / 3 < high < 0.75
+
+
+# -- reports
+
+
+def test_a_report_that_is_slow_to_open_is_a_fault_and_a_missing_browser_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("without", "with"):
+        (tmp_path / folder).mkdir()
+    built = {"seconds": 1.5, "peak": 2**21}
+    monkeypatch.setattr(pages, "_child", lambda verb, *_: built if verb == "build" else {"picture": "1 x 1"})
+    monkeypatch.setattr(pages.chromium, "missing", lambda: "needs Chromium")
+    report = pages.pages(Settings(tmp_path / "without", quick=True))
+    assert [(r["build"], r["processor s"], r["MiB"]) for r in report.tables["build"]] == [
+        ("first", 1.5, 2.0), ("again", 1.5, 2.0),
+    ]  # fmt: skip
+    assert (report.facts["pictures"], report.facts["opening"]) == (12, "not measured: needs Chromium")
+    assert report.faults == []
+    monkeypatch.setattr(pages.chromium, "missing", lambda: "")
+    monkeypatch.setattr(pages.chromium, "launched", lambda: nullcontext(None))
+    monkeypatch.setattr(pages, "opened", lambda _, out, name: {"page": name, "busy s": 4.0 if name == "vote" else 0.5})
+    assert pages.pages(Settings(tmp_path / "with", quick=True)).faults == ["vote is busy for 4.0 s"]
 
 
 # -- the command

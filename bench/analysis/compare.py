@@ -91,13 +91,21 @@ class Report:
     equal: int
 
 
-def compare(store: Store, suite: Suite, a: str | Side, b: str | Side, metrics: Iterable[str] = ()) -> Report:
+def compare(
+    store: Store,
+    suite: Suite,
+    a: str | Side,
+    b: str | Side,
+    metrics: Iterable[str] = (),
+    read: Callable[[Side, Sequence[Measure]], Values] = values,
+) -> Report:
     """Compare two samplers on the pictures and scores there are. Reads the leaderboard; computes no picture, no score.
 
     Args:
         a, b: labels on the suite's board, or sides already read.
         metrics: names of numbers (:func:`bench.analysis.columns.measures`); by default the first of each metric of the
         suite.
+        read: gives the numbers of a side; who compares many sides keeps what was read of each.
 
     Raises:
         UsageError: unknown labels or numbers.
@@ -107,7 +115,7 @@ def compare(store: Store, suite: Suite, a: str | Side, b: str | Side, metrics: I
     one = labelled(store, suite, a) if isinstance(a, str) else a
     two = labelled(store, suite, b) if isinstance(b, str) else b
     wanted = measures(suite, metrics)
-    numbers = values(one, wanted), values(two, wanted)
+    numbers = read(one, wanted), read(two, wanted)
     found: list[Comparison] = []
     caches: dict[Path, Features] = {}
     for measure in wanted:

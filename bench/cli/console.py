@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from bench.analysis.board import Board
+    from bench.analysis.votes import Verdict
     from bench.pipeline.generate import RunResult
     from bench.pipeline.plan import Plan
     from bench.pipeline.score_plan import ScoreResult
@@ -244,3 +245,21 @@ def step_reporter(progress: Reporter, stage: str) -> Callable[[Any], None]:
         last = step.step
 
     return report
+
+
+def verdict(found: Verdict, json: bool) -> None:
+    """What people's votes say: strengths, voters, and how far each number agrees."""
+    if json:
+        emit(asdict(found))
+        return
+    if found.strengths:
+        ranked = sorted(found.strengths.each, key=lambda s: -s.value)
+        say(f"strengths by {found.votes} votes (log odds, intervals clustered by prompt and voter)")
+        records([vars(s) for s in ranked], False)
+    else:
+        say(found.note)
+    say("\nvoters")
+    records([{**vars(v), "doubts": "; ".join(v.doubts)} for v in found.voters], False)
+    if found.agreement:
+        say("\nhow often a number prefers what people prefer")
+        records([vars(a) for a in found.agreement], False)

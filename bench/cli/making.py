@@ -138,7 +138,15 @@ def adopt(
 
 @main.verb("scrollbench run --suite miniature --limit 2")
 @selection
-def run(chosen: Selection, crew: Crew, retry: Retry = False, json: Json = False) -> None:
+def run(
+    chosen: Selection,
+    crew: Crew,
+    retry: Retry = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Also write the report, pages and pictures, into this folder.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Generate, score, and print the leaderboard; writes the DuckDB file and a contact sheet of the pictures."""
     suite, store = chosen.suite, chosen.store
     with console.progress() as progress:
@@ -147,8 +155,14 @@ def run(chosen: Selection, crew: Crew, retry: Retry = False, json: Json = False)
         console.show(bench.report.terminal.board(store, suite, console.width()))
         console.say(f"leaderboard    {done.index}")
     sheet = bench.contact_sheet(store, suite, store.root / bench.report.contact.sheet_name(suite))
+    site = None
+    if report is not None:
+        with console.progress() as progress:
+            site = bench.write_site(store, suite, report, progress)
     if not json:
         console.say(f"contact sheet  {sheet}")
+        if site:
+            console.say(f"report         {site.index}")
     else:
         console.emit(
             {
@@ -159,6 +173,7 @@ def run(chosen: Selection, crew: Crew, retry: Retry = False, json: Json = False)
                 "board": [console.board_json(b) for b in bench.boards(store, suite)],
                 "index": str(done.index),
                 "contact_sheet": str(sheet),
+                **({"report": str(site.index)} if site else {}),
             }
         )
     console.require_complete(done.made, done.scored)

@@ -1,4 +1,4 @@
-"""The verbs that report: ``board``, ``curves``, ``reproduce``, ``sql``."""
+"""The verbs that report: ``board``, ``report``, ``votes``, ``curves``, ``reproduce``, ``sql``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,31 @@ def board(
         console.emit([console.board_json(b) for b in bench.boards(chosen.store, chosen.suite)])
     else:
         console.show(bench.report.terminal.board(chosen.store, chosen.suite, console.width()))
+
+
+@main.verb("scrollbench report --suite miniature --out build/report")
+@selection
+def report(
+    chosen: Selection,
+    out: Annotated[Path, typer.Option("--out", help="A new or empty folder, or an earlier report.")] = Path("report"),
+    previews: Annotated[bool, typer.Option("--previews", help="Leave out the pictures themselves.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a report with all pictures as a folder of pages that opens from disk, without a server."""
+    with console.progress() as progress:
+        site = bench.write_site(chosen.store, chosen.suite, out, progress, whole=not previews)
+    console.result(vars(site), json)
+
+
+@main.verb("scrollbench votes votes-ann.csv votes-ben.csv --suite miniature")
+@selection
+def votes(
+    chosen: Selection,
+    files: Annotated[list[Path], typer.Argument(help="CSV files that the report's page Vote saved.")],
+    json: Json = False,
+) -> None:
+    """Merge votes of people, leave out who did not look, rank the methods, and hold each number against the votes."""
+    console.verdict(bench.weigh(bench.read_votes(files, chosen.suite), chosen.suite, chosen.store), json)
 
 
 @main.verb("scrollbench curves --suite panollama-fig4 --tier miniature --out fig4.png")

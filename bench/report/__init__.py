@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bench.report import figure as figure
     from bench.report import gate as gate
     from bench.report import page as page
+    from bench.report import site as site
     from bench.report import terminal as terminal
     from bench.report import wording as wording
 
