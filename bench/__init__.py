@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench import world as world
     from bench.analysis.board import boards as boards
     from bench.analysis.calibrate import calibrate as calibrate
+    from bench.analysis.calibrate_gsd import calibrate_gsd as calibrate_gsd
     from bench.analysis.compare import compare as compare
     from bench.analysis.gate import gate as gate
     from bench.analysis.reproduce import reproduce as reproduce
@@ -52,11 +53,12 @@ if TYPE_CHECKING:
     from bench.store.store import Store as Store
     from bench.suites.load import load_suite as load_suite
     from bench.types import Canvas as Canvas
+    from bench.types import Parts as Parts
     from bench.types import Prompt as Prompt
     from bench.types import Value as Value
 
 PUBLIC = {  # module: its public names
-    "bench.types": "Canvas Prompt Value",
+    "bench.types": "Canvas Parts Prompt Value",
     "bench.noise": "Noise",
     "bench.registry": "method metric extractor",
     "bench.errors": "ScrollBenchError",
@@ -75,6 +77,7 @@ PUBLIC = {  # module: its public names
     "bench.analysis.compare": "compare",
     "bench.analysis.gate": "gate",
     "bench.analysis.calibrate": "calibrate",
+    "bench.analysis.calibrate_gsd": "calibrate_gsd",
     "bench.analysis.reproduce": "reproduce",
     "bench.report.export": "export",
     "bench.report.contact": "contact_sheet",

@@ -50,9 +50,14 @@ def recipe_id(recipe: Recipe) -> str:
 
 def image_id(rgb: np.ndarray) -> str:
     """Digest of a decoded uint8 array (h, w, 3) and its shape; independent of the PNG encoder."""
-    head = f"scrollbench:{ID_VERSION}:image:{'x'.join(map(str, rgb.shape))}:{rgb.dtype}:".encode()
-    found = hashlib.sha256(head)
-    found.update(rgb.ravel().data)  # no copy of a large picture
+    return strips_id(rgb.shape, [rgb], str(rgb.dtype))
+
+
+def strips_id(shape: tuple[int, ...], strips: Iterable[np.ndarray], dtype: str = "uint8") -> str:
+    """:func:`image_id` of a picture (h, w, 3) that comes in strips of whole rows, from the top."""
+    found = hashlib.sha256(f"scrollbench:{ID_VERSION}:image:{'x'.join(map(str, shape))}:{dtype}:".encode())
+    for strip in strips:
+        found.update(strip.ravel().data)  # no copy of a large picture
     return found.hexdigest()[:LENGTH]
 
 

@@ -127,6 +127,7 @@ class Method:
     params: Mapping[str, Param] = field(default_factory=dict)
     requires: Callable[..., Mapping[str, Any]] | None = None
     trainer: str = ""
+    together: Callable[..., Any] | None = None
 
     @property
     def summary(self) -> str:
@@ -152,6 +153,7 @@ def method(
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     requires: Callable[..., Mapping[str, Any]] | None = None,
     trainer: str = "",
+    together: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Declare a sampling method.
 
@@ -173,6 +175,9 @@ def method(
             raises ``UsageError`` on what cannot work, ``PrerequisiteError`` on files that are not here. ``outline()``
             is the backbone on the meta device, built from its configs.
         trainer: for a method with weights of its own, ``"module:name"`` of the :func:`trainer` that makes them.
+        together: for a method that can make several pictures at once, each as it makes it alone:
+            ``together(backbone, prompts, canvas, noises, *, knobs)`` -> pictures in the same order. It is asked where
+            the backbone's option ``batch`` is more than 1.
     """
     if family not in FAMILIES:
         raise UsageError(f"method {name!r}: unknown family {family!r}; {near(family, FAMILIES)}")
@@ -180,8 +185,9 @@ def method(
     def wrap(fn: Callable[..., Any]) -> Method:
         knobs = _params(fn, FAMILIES[family])
         made = Method(
-            name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs, requires, trainer
-        )
+            name, family, fn, version, paper, licence, tuple(optimises), dict(presets or {}), knobs, requires, trainer,
+            together,
+        )  # fmt: skip
         for preset in made.presets:
             made.resolve({}, preset)
         return made

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+WHOLE = 2**24  # pixels, 4096x4096; a larger picture is made, kept and looked at without ever being whole in memory
+
+
+def large(height: int, width: int) -> bool:
+    """Whether a picture of this size is handled in parts."""
+    return height * width > WHOLE
 
 
 class FrozenDict(dict[str, Any]):
@@ -111,3 +118,55 @@ class Value:
     name: str
     value: float | None  # None: undefined here (missing is missing, never 0)
     index: int | None = None
+
+
+class Parts:
+    """A picture as parts that add up to it, for methods whose picture is too large to be whole in memory.
+
+    Parts may overlap and come in any order: windows times their shares, strips, tiles. They are made when they are
+    asked for, once, and summed on disk by whoever keeps the picture. Methods end with ``return parts.settled()``.
+
+    Args:
+        height, width: of the picture, pixels.
+        parts: (y, x, values): float tensors or arrays (3, h, w), all of one type, and where their upper left corners
+            lie. What reaches beyond the right or lower edge is cut off. The sum is in [0, 1].
+    """
+
+    def __init__(self, height: int, width: int, parts: Iterable[tuple[int, int, Any]]) -> None:
+        self.shape = (3, height, width)
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
+        _, height, width = self.shape
+        for y, x, values in self._parts:
+            inside = values[:, : max(0, height - y), : max(0, width - x)]
+            if inside.shape[1] and inside.shape[2]:
+                yield y, x, inside
+
+    def whole(self) -> Any:
+        """The sum in memory, (3, height, width) of the parts' type, on their device."""
+        whole: Any = None
+        for y, x, values in self:
+            if whole is None:
+                whole = self._blank(values)
+            there = whole[:, y : y + values.shape[1], x : x + values.shape[2]]
+            there += values
+        if whole is None:
+            raise ValueError("a picture without parts")
+        return whole
+
+    def _blank(self, like: Any) -> Any:
+        if hasattr(like, "new_zeros"):
+            return like.new_zeros(self.shape)
+        import numpy as np
+
+        return np.zeros(self.shape, like.dtype)
+
+    def settled(self) -> Any:
+        """The picture in memory where it is small enough, else these parts."""
+        return self if large(*self.shape[1:]) else self.whole()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        whole = self.whole()
+        found = whole.detach().cpu().numpy() if hasattr(whole, "detach") else whole
+        return found if dtype is None else found.astype(dtype)

@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -131,6 +133,40 @@ def crops(rgb: np.ndarray, view: str, canvas: Canvas, prompt_id: str = "") -> li
     if name in ("squash", "letterbox"):
         return [_fit(cut[0], side or min(canvas.width, canvas.height), bars=name == "letterbox")]
     return cut
+
+
+class Cuts(Sequence[np.ndarray]):
+    """Pictures that are cut out when they are asked for, one after the other, and kept by nobody.
+
+    Args:
+        cut: makes the picture of a place.
+        places: one for each picture.
+    """
+
+    def __init__(self, cut: Callable[[Any], np.ndarray], places: Sequence[Any]) -> None:
+        self._cut, self._places = cut, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: Any) -> Any:
+        return Cuts(self._cut, self._places[i]) if isinstance(i, slice) else self._cut(self._places[i])
+
+
+def cuts(pixels: Any, view: str, canvas: Canvas, prompt_id: str = "") -> Sequence[np.ndarray]:
+    """:func:`crops` of a picture in memory; of one on disk (:class:`bench.store.raster.Raster`) as :class:`Cuts`."""
+    name, _ = parse(view)
+    if isinstance(pixels, np.ndarray) or name in ("squash", "letterbox") or pixels.shape[:2] != (
+        canvas.height, canvas.width,
+    ):  # fmt: skip
+        return crops(np.asarray(pixels), view, canvas, prompt_id)
+
+    def cut(box: Box) -> np.ndarray:
+        there = pixels[box.y : box.y + box.h, box.x : box.x + box.w]
+        beyond = box.x + box.w - canvas.width
+        return np.concatenate([there, pixels[box.y : box.y + box.h, :beyond]], axis=1) if beyond > 0 else there
+
+    return Cuts(cut, boxes(view, canvas, prompt_id))
 
 
 def seen(view: str, canvas: Canvas) -> float:

@@ -5,29 +5,58 @@ order, guidance u + g (c - u) on the logits, top-k, top-p and temperature; the d
 text-to-image script. PROPOSAL for any other canvas: the rotary table is computed for the canvas's own rows and columns
 and one pass goes over all of it; the model was trained on its square only, and shows it.
 
-Deviations: tokens are drawn with this benchmark's numbers (:func:`methods.shared.tokens.sampler`).
+Deviations: tokens are drawn with this benchmark's numbers (:class:`methods.shared.tokens.Sampler`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench.errors import UsageError
 from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import Conditioning, Tensor, TokensBackbone, TokenWalk
-from methods.shared.tokens import draws, sampler, token_grid
+from methods.shared.tokens import Sampler, conditions, joined, numbers, token_grid
 
 
-def raster(walk: TokenWalk, conditioning: Conditioning, count: int, choose: Callable[[Tensor, int], int]) -> list[int]:
-    """The first ``count`` tokens of a grid in raster order; ``choose(logits, position)`` decides each."""
-    logits = walk.tell(conditioning)
-    tokens = [choose(logits, 0)]
+def raster(walk: TokenWalk, conditioning: Conditioning, count: int, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The first ``count`` tokens of a grid in raster order, (pictures, count); ``choose(logits, position)`` decides."""
+    import torch
+
+    tokens = [choose(walk.tell(conditioning), 0)]
     for i in range(1, count):
-        logits = walk.feed(tokens[-1:], [i - 1])
-        tokens.append(choose(logits, i))
-    return tokens
+        tokens.append(choose(walk.feed(tokens[-1][:, None], [i - 1]), i))
+    return torch.stack(tokens, 1)
+
+
+def together(
+    backbone: TokensBackbone,
+    prompts: Sequence[Prompt],
+    canvas: Canvas,
+    noises: Sequence[Noise],
+    *,
+    guidance: float,
+    top_k: int,
+    top_p: float,
+    temperature: float,
+) -> list[Tensor]:
+    """Several pictures of one canvas, each as :func:`direct_tokens` makes it."""
+    import torch
+
+    if canvas.loop:
+        raise UsageError("direct-tokens cannot make a loop: its edges never meet; use a canvas with loop=false")
+    height, width = token_grid(backbone, canvas)
+    pick = Sampler(temperature, top_k, top_p)
+    with torch.no_grad():
+        told = [conditions(backbone, i, p.negative, [p.text])[0] for i, p in enumerate(prompts)]
+        with backbone.meter.stage("denoise"):
+            u = numbers(noises, (height, width), backbone.device).flatten(1)
+            walk = backbone.walk((height, width), guidance, len(prompts))
+            count = height * width
+            tokens = raster(walk, joined(told), count, lambda logits, i: pick(logits, u[:, i]))
+            pick.check()
+        return [backbone.decode(one.view(height, width)) for one in tokens]
 
 
 @method(
@@ -35,6 +64,7 @@ def raster(walk: TokenWalk, conditioning: Conditioning, count: int, choose: Call
     family="tokens",
     paper="Sun et al., 2024, arXiv:2406.06525",
     licence="MIT",
+    together=together,
 )
 def direct_tokens(
     backbone: TokensBackbone,
@@ -62,20 +92,6 @@ def direct_tokens(
         UsageError: a loop canvas (raster order has a first column), sides that do not fill whole tokens, or sampling
             knobs out of range.
     """
-    import torch
-
-    if canvas.loop:
-        raise UsageError("direct-tokens cannot make a loop: its edges never meet; use a canvas with loop=false")
-    height, width = token_grid(backbone, canvas)
-    pick = sampler(temperature, top_k, top_p)
-    u = draws(noise, (height, width))
-    with torch.no_grad():
-        conditioning = backbone.condition(prompt.text, prompt.negative)
-        with backbone.meter.stage("denoise"):
-            tokens = raster(
-                backbone.walk((height, width), guidance),
-                conditioning,
-                height * width,
-                lambda logits, i: pick(logits, float(u[i // width, i % width])),
-            )
-        return backbone.decode(torch.tensor(tokens).view(height, width))
+    return together(
+        backbone, [prompt], canvas, [noise], guidance=guidance, top_k=top_k, top_p=top_p, temperature=temperature
+    )[0]

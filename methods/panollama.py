@@ -21,71 +21,84 @@ the last, under the entries that they had in the block before. Deviations and wh
   right. PROPOSAL: blocks in reading order, each retaining whatever its square holds: the first row of blocks to the
   right, then the left block downwards, then to the right again, with upper rows and left columns retained;
 * PROPOSAL: the last extension may be shorter, where whole strides do not reach the edge (``remainder=clamp``);
-* PROPOSAL: several scenes along the scroll, which the paper names and nobody released. The width is divided evenly; an
-  extension is written under the prompt of the scene in which the middle of what it adds lies, retained tokens too;
+* PROPOSAL: several scenes along the scroll, and layout by prompts without masks, which the paper names and nobody
+  released. The height is divided evenly among layers, each layer's width among its scenes; a block is written under the
+  prompt of the scene in which the middle of what it adds lies, retained tokens too;
+* PROPOSAL: multi-scale extension, which the paper names too: the same square at any size. One prompt and seed give the
+  same beginning at every width, where whole strides reach the edge;
 * maps beyond ten squares are decoded in pieces (:func:`methods.shared.tokens.decoded`), the released code decodes all
   at once;
-* tokens are drawn with this benchmark's numbers, one for each place of the map, so a longer scroll begins as a shorter
-  one does. Blending overlaps in the codebook, which the authors switched off, is left out.
+* tokens are drawn with this benchmark's numbers, one for each place of the map; pictures of one canvas may be walked
+  together, each as it is alone. Blending overlaps in the codebook, which the authors switched off, is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
+
+import numpy as np
 
 from bench.errors import UsageError, near
 from bench.noise import Noise
 from bench.registry import method
-from bench.types import Canvas, Prompt
+from bench.types import Canvas, Parts, Prompt
 from methods.backbones import Conditioning, Tensor, TokensBackbone, TokenWalk
-from methods.shared.tokens import check_pieces, decoded, draws, sampler, token_grid
+from methods.shared.tokens import Sampler, check_pieces, conditions, decoded, joined, numbers, token_grid
 from methods.shared.windows import starts
 
-UNKNOWN = -1
 REMAINDERS = ("refuse", "clamp")
-Choose = Callable[[Tensor, int, int], int]  # (logits, row, column of the map) -> token
+Choose = Callable[[Tensor, int, int], Tensor]  # (logits (pictures, codes), row, column of the map) -> tokens (pictures)
 
 
 def fill(
-    walk: TokenWalk, tokens: Tensor, corner: tuple[int, int], side: int, opening: Tensor, choose: Choose, skip: int = 0
+    walk: TokenWalk,
+    tokens: Tensor,
+    known: np.ndarray,
+    corner: tuple[int, int],
+    side: int,
+    opening: Tensor,
+    choose: Choose,
+    skip: int = 0,
 ) -> None:
     """Draw the unknown tokens of one block, in raster order; what is known goes into the cache on the way.
 
     Args:
-        walk: over a grid of side x side, the prompt told.
-        tokens: the map (h, w), ``UNKNOWN`` where there is nothing yet; filled in place.
+        walk: over a grid of side x side, the prompts told.
+        tokens: the maps (pictures, h, w); filled in place.
+        known: (h, w), true where there are tokens; filled in place. It stays off the device: what is drawn there is
+            never asked for.
         corner: row and column of the block's first token.
-        opening: logits of position 0, what the walk answered to the prompt.
+        opening: logits of position 0, what the walk answered to the prompts.
         skip: first positions whose entries stay as they are.
     """
     y, x = corner
-    block = tokens[y : y + side, x : x + side]
-    known = block.flatten().tolist()
+    there = slice(y, y + side), slice(x, x + side)
+    block = tokens[:, *there].clone().flatten(1)
     logits, fed = opening, skip
-    for i, token in enumerate(known):
-        if token != UNKNOWN:
-            continue
+    for i in np.flatnonzero(~known[there].ravel()).tolist():
         if fed < i:
-            logits, fed = walk.feed(known[fed:i], range(fed, i)), i
-        known[i] = choose(logits, y + i // side, x + i % side)
-    block.copy_(block.new_tensor(known).view(side, side))
+            logits, fed = walk.feed(block[:, fed:i], range(fed, i)), i
+        block[:, i] = choose(logits, y + i // side, x + i % side)
+    tokens[:, *there] = block.view(-1, side, side)
+    known[there] = True
 
 
 def panollama_tokens(
     walk: TokenWalk,
-    prompts: Sequence[Conditioning],
+    prompts: Sequence[Sequence[Conditioning]],
     size: tuple[int, int],
     side: int,
     blocks: tuple[Sequence[int], Sequence[int]],
     choose: Choose,
     refeed: bool = True,
 ) -> Tensor:
-    """A whole map of tokens (h, w).
+    """Whole maps of tokens (pictures, h, w).
 
     Args:
         walk: fresh, over a grid of side x side.
-        prompts: one for each column of blocks; a prompt is told when it is another than the last one.
+        prompts: for each picture one for every block, in reading order; they are told where one is another than before.
         size: (h, w), covered by the blocks.
         blocks: first rows and first columns of the blocks, each from 0 on, steps at most ``side``.
         choose: decides a token.
@@ -93,22 +106,47 @@ def panollama_tokens(
     """
     import torch
 
-    tokens = torch.full(size, UNKNOWN)
-    told: Conditioning | None = None
+    tokens = torch.zeros((len(prompts), *size), dtype=torch.long, device=prompts[0][0].embeds.device)
+    known = np.zeros(size, dtype=bool)
+    told: Any = None
     opening: Any = None
-    for y in blocks[0]:
-        for x, prompt in zip(blocks[1], prompts, strict=True):
-            if prompt is not told:
-                told, opening = prompt, walk.tell(prompt)
-            kept = int((tokens[y, x : x + side] != UNKNOWN).sum())
-            fill(walk, tokens, (y, x), side, opening, choose, 0 if refeed else max(0, kept - 1))
+    for corner, each in zip(product(*blocks), zip(*prompts, strict=True), strict=True):
+        if told is None or any(now is not before for now, before in zip(each, told)):
+            told, opening = each, walk.tell(joined(each))
+        kept = int(known[corner[0], corner[1] : corner[1] + side].sum())
+        fill(walk, tokens, known, corner, side, opening, choose, 0 if refeed else max(0, kept - 1))
     return tokens
 
 
-def scenes_of(columns: Sequence[int], side: int, count: int) -> list[int]:
-    """For each column of blocks the scene, of so many along the width, in which the middle of what it adds lies."""
-    ends = [x + side for x in columns]
+def scenes_of(firsts: Sequence[int], side: int, count: int) -> list[int]:
+    """For each row or column of blocks the part, of so many along that axis, where the middle of what it adds lies."""
+    ends = [x + side for x in firsts]
     return [(begin + end) * count // (2 * ends[-1]) for begin, end in zip([0, *ends[:-1]], ends)]
+
+
+def texts_of(
+    text: str, scenes: str, layers: str, blocks: tuple[Sequence[int], Sequence[int]], side: int, canvas: Canvas
+) -> list[str]:
+    """The text of every block, in reading order; the knobs are those of :func:`panollama`.
+
+    Raises:
+        UsageError: a scene without a text or without a block, one sign for both.
+    """
+    if scenes and scenes == layers:
+        raise UsageError(f"panollama: scenes and layers are told apart by different signs, got {scenes!r} for both")
+    rows = text.split(layers) if layers else [text]
+    parts = [[one.strip() for one in (row.split(scenes) if scenes else [row])] for row in rows]
+    down = scenes_of(blocks[0], side, len(rows))
+    across = [scenes_of(blocks[1], side, len(row)) for row in parts]
+    reached = {(i, j) for i in down for j in across[i]}
+    count = sum(len(row) for row in parts)
+    if (scenes or layers) and (len(reached) < count or not all(map(all, parts))):
+        raise UsageError(
+            f"panollama: each scene needs a text and a block of the scroll, got {count} scenes"
+            f"{f' in {len(rows)} layers' if layers else ''} and {len(down) * len(blocks[1])} blocks on {canvas} px; "
+            f"use fewer scenes, smaller columns or rows, or a larger canvas"
+        )
+    return [parts[i][j] for i in down for j in across[i]]
 
 
 def layout(
@@ -166,6 +204,44 @@ def requires(outline: Callable[[], Any], canvas: Canvas, knobs: Mapping[str, Any
     return {}
 
 
+def together(
+    backbone: TokensBackbone,
+    prompts: Sequence[Prompt],
+    canvas: Canvas,
+    noises: Sequence[Noise],
+    *,
+    columns: int | None,
+    rows: int | None,
+    remainder: str,
+    guidance: float,
+    top_k: int,
+    top_p: float,
+    temperature: float,
+    scenes: str,
+    layers: str,
+    refeed: bool,
+    decode: int,
+) -> list[Tensor | Parts]:
+    """Several pictures of one canvas, walked together, each as :func:`panollama` makes it."""
+    import torch
+
+    blocks = layout(backbone, canvas, rows, columns, remainder, refeed)
+    size, side = token_grid(backbone, canvas), backbone.side
+    check_pieces(decode)
+    pick = Sampler(temperature, top_k, top_p)
+    texts = [texts_of(p.text, scenes, layers, blocks, side, canvas) for p in prompts]
+    with torch.no_grad():
+        told = [conditions(backbone, i, p.negative, texts[i]) for i, p in enumerate(prompts)]
+        with backbone.meter.stage("denoise"):
+            u = numbers(noises, size, backbone.device)
+            walk = backbone.walk((side, side), guidance, len(prompts))
+            tokens = panollama_tokens(
+                walk, told, size, side, blocks, lambda logits, y, x: pick(logits, u[:, y, x]), refeed
+            )
+            pick.check()
+        return [decoded(backbone, one, decode) for one in tokens]
+
+
 @method(
     "panollama",
     family="tokens",
@@ -173,6 +249,7 @@ def requires(outline: Callable[[], Any], canvas: Canvas, knobs: Mapping[str, Any
     licence="no licence seen (all rights reserved); written from a description",
     presets={"legacy": {"refeed": False, "decode": 0}},
     requires=requires,
+    together=together,
 )
 def panollama(
     backbone: TokensBackbone,
@@ -188,9 +265,10 @@ def panollama(
     top_p: float = 1.0,
     temperature: float = 1.0,
     scenes: str = "",
+    layers: str = "",
     refeed: bool = True,
     decode: int = 10,
-) -> Tensor:
+) -> Tensor | Parts:
     """Extend a square by next-token prediction, to the right and downwards, as far as the canvas goes.
 
     Args:
@@ -205,39 +283,18 @@ def panollama(
         temperature: flatness of the choice; 0 takes the likeliest token.
         scenes: what stands between the texts of several scenes in the prompt, from left to right, such as ``;``; empty
             for one prompt.
+        layers: what stands between layers of scenes, from top to bottom, such as ``/``; empty for one layer.
         refeed: whether the first row's retained tokens get fresh entries; the released code leaves them.
         decode: native squares that the decoder sees at once, at least 9; 0 decodes the whole map in one pass.
 
     Returns:
-        (3, height, width) in [0, 1].
+        (3, height, width) in [0, 1]; where that is too large to be whole, parts that add up to it.
 
     Raises:
         UsageError: before anything is computed, on knobs out of range, a loop, canvases that whole strides do not
             reach, more scenes than blocks.
     """
-    import torch
-
-    blocks = layout(backbone, canvas, rows, columns, remainder, refeed)
-    size, side = token_grid(backbone, canvas), backbone.side
-    check_pieces(decode)
-    pick, u = sampler(temperature, top_k, top_p), draws(noise, size)
-    texts = [text.strip() for text in prompt.text.split(scenes)] if scenes else [prompt.text]
-    places = scenes_of(blocks[1], side, len(texts))
-    if scenes and (set(places) != set(range(len(texts))) or not all(texts)):
-        raise UsageError(
-            f"panollama: each scene needs a text and a block of the scroll, got {len(texts)} scenes and "
-            f"{len(places)} blocks on {canvas} px; use fewer scenes, smaller columns or a wider canvas"
-        )
-    with torch.no_grad():
-        told = [backbone.condition(text, prompt.negative) for text in texts]
-        with backbone.meter.stage("denoise"):
-            tokens = panollama_tokens(
-                backbone.walk((side, side), guidance),
-                [told[k] for k in places],
-                size,
-                side,
-                blocks,
-                lambda logits, y, x: pick(logits, float(u[y, x])),
-                refeed,
-            )
-        return decoded(backbone, tokens, decode)
+    return together(
+        backbone, [prompt], canvas, [noise], columns=columns, rows=rows, remainder=remainder, guidance=guidance,
+        top_k=top_k, top_p=top_p, temperature=temperature, scenes=scenes, layers=layers, refeed=refeed, decode=decode,
+    )[0]  # fmt: skip

@@ -23,7 +23,8 @@ Written for Wan2.1 (FACT: text to video, 1.3B).
    PROPOSAL: frames are made on a canvas so much smaller that its short side is the native frame's, at most 4 times;
    what is too large in the end is resized down.
 6. FACT: neighbouring frames are joined by weights that fall off to a frame's edges. What reaches beyond the canvas, at
-   the right and below, is cut off (PROPOSAL).
+   the right and below, is cut off (PROPOSAL). Frames are decoded, enlarged and handed on one at a time, as parts of the
+   picture that add up to it (:class:`bench.types.Parts`), so a large picture is never whole in memory.
 
 ``alignment`` names the weights into which ScanPE was trained (FACT: 10,000 steps of flow matching on some 3,000
 pictures; whether all weights or a LoRA was not found, both are taken). Rows of the paper's ablation are presets:
@@ -43,11 +44,12 @@ from bench.errors import UsageError, near
 from bench.extractors.weights.manifest import checkpoints
 from bench.noise import Noise
 from bench.registry import method
-from bench.types import Canvas, Prompt
+from bench.types import Canvas, Parts, Prompt, large
 from methods.backbones import Scheduler, Tensor, VideoBackbone
+from methods.backbones.identity import WORLD
 from methods.direct import direct_latents
 from methods.scrollsr.choose import identify, load
-from methods.scrollsr.protocol import Piece, VideoUpscaler, check_tiles
+from methods.scrollsr.protocol import FrameByFrame, Piece, VideoUpscaler, check_tiles
 from methods.shared import lora, trained
 from methods.shared.canvas import cells, start
 from methods.shared.positions import axes_of, placed
@@ -62,9 +64,10 @@ RANK = 64  # PROPOSAL, of a LoRA; and what it adapts: self-attention and feed-fo
 ADAPTED = r"blocks\.\d+\.(attn1\.(to_q|to_k|to_v|to_out\.0)|ffn\.net\.(0\.proj|2))"
 FEED_FORWARD = r"blocks\.\d+\.ffn\.net\.(0\.proj|2)"
 MISSING = (
-    "scrollscape needs weights that were aligned with its positions, and none are released. Name yours, a LoRA or a "
-    "whole transformer in diffusers' layout (one safetensors file, or its folder): --set scrollscape.alignment=FILE, "
-    "or put it into torch's hub/checkpoints as {}. Preset untrained (alignment=none) samples with the network as it is"
+    "scrollscape needs weights that were aligned with its positions, and none are released. Train them: `scrollbench "
+    "train scrollscape --data {} --backbone {} --out build/alignment`. Or name yours, a LoRA or a whole transformer in "
+    "diffusers' layout (one safetensors file, or its folder): --set scrollscape.alignment=FILE, or put it into torch's "
+    "hub/checkpoints as {}. Preset untrained (alignment=none) samples with the network as it is"
 )
 
 
@@ -88,10 +91,7 @@ def setting(backbone: Any, canvas: Canvas, knobs: Mapping[str, Any]) -> Setting:
     for knob, least in (("repeats", 2), ("sync", 0), ("tile", 0), ("context", 0)):
         if knobs[knob] < least:
             raise UsageError(f"scrollscape: {knob} is at least {least}, got {knobs[knob]}")
-    if type(getattr(backbone, "transformer", None)).__name__ != "WanTransformer3DModel":
-        raise UsageError(
-            f"scrollscape works inside Wan's transformer; backbone {backbone.name} has none: use wan-1.3b or wan-14b"
-        )
+    refuse_others(backbone)
     if canvas.loop:
         raise UsageError("scrollscape cannot make a loop: its edges never meet; use a canvas with loop=false")
     base = _base(backbone, canvas, knobs["model"], knobs["scale"])
@@ -100,6 +100,14 @@ def setting(backbone: Any, canvas: Canvas, knobs: Mapping[str, Any]) -> Setting:
     rows, columns = (side // backbone.patch for side in sides)
     frame = (knobs["frame_height"], knobs["frame_width"])
     return Setting(base, lay((height, width), (frames, rows, columns), knobs["scan"], frame, knobs["step"]))
+
+
+def refuse_others(backbone: Any) -> None:
+    """Raise ``UsageError`` on a backbone that is no Wan."""
+    if type(getattr(backbone, "transformer", None)).__name__ != "WanTransformer3DModel":
+        raise UsageError(
+            f"scrollscape works inside Wan's transformer; backbone {backbone.name} has none: use wan-1.3b or wan-14b"
+        )
 
 
 def _base(backbone: Any, canvas: Canvas, model: str, scale: float | None) -> Canvas:
@@ -117,7 +125,9 @@ def _base(backbone: Any, canvas: Canvas, model: str, scale: float | None) -> Can
 
 
 def aligned_file(backbone: Any, alignment: str) -> Path | None:
-    """The checked file that ``alignment`` names; empty: where users put theirs; None for ``none``.
+    """The checked file that ``alignment`` names; None for ``none``.
+
+    Empty is where users put theirs, and on the embedded miniature the one that came with it.
 
     Raises:
         PrerequisiteError: there is none.
@@ -125,8 +135,11 @@ def aligned_file(backbone: Any, alignment: str) -> Path | None:
     """
     if alignment == "none":
         return None
-    usual = f"scrollscape-{backbone.name}.safetensors"
-    path = trained.find(alignment or str(checkpoints() / usual), MISSING.format(usual))
+    name = f"scrollscape-{backbone.name}.safetensors"
+    world = backbone.name.startswith("world-wan")
+    usual = WORLD.with_name("world-alignment") if world else checkpoints() / name
+    missing = MISSING.format("world" if world else "FOLDER", backbone.name, name)
+    path = trained.find(alignment or str(usual), missing)
     trained.check(path, backbone.transformer, ADAPTED, FEED_FORWARD, backbone.name)
     return path
 
@@ -196,32 +209,28 @@ def enlarged(
 
     if upscaler is None:
         return (Piece(t, 0, 0, frame[:, None]) for t, frame in enumerate(frames))
+    if isinstance(upscaler, FrameByFrame):  # others see the clip
+        each = (next(upscaler(frame[:, None], noise, tile, context)) for frame in frames)
+        return (piece._replace(first=t) for t, piece in enumerate(each))
     return upscaler(torch.stack(list(frames), dim=1), noise, tile, context)
 
 
-def fused(pieces: Iterable[Piece], scan: Scan, unit: int) -> Tensor:
-    """What all frames show together, (3, height, width), each pixel by the frames' shares of it.
+def fused(pieces: Iterable[Piece], scan: Scan, unit: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Parts (y, x, pixels) that add up to what all frames show together, each pixel by the frames' shares of it.
 
-    Pieces are added one after the other, each is forgotten then.
+    A piece is forgotten when its parts are handed on.
 
     Args:
         unit: pixels a side of a token.
     """
     down, across = (shares(n, side * unit, scan.step * unit) for n, side in zip(scan.stops, scan.frame))
     places, far = scan.places, scan.step * unit
-    whole: Tensor | None = None
     for piece in pieces:
-        if whole is None:
-            whole = piece.pixels.new_zeros((3, *(side * unit for side in scan.covered)))
-            down, across = down.to(whole), across.to(whole)
+        down, across = down.to(piece.pixels), across.to(piece.pixels)
         height, width = piece.pixels.shape[-2:]
         y, x = slice(piece.y, piece.y + height), slice(piece.x, piece.x + width)
         for (i, j), shown in zip(places[piece.first :], piece.pixels.unbind(1)):
-            there = whole[:, i * far + y.start : i * far + y.stop, j * far + x.start : j * far + x.stop]
-            there += down[i, y, None] * across[j, x] * shown
-    if whole is None:
-        raise ValueError("no frames")
-    return whole
+            yield i * far + piece.y, j * far + piece.x, down[i, y, None] * across[j, x] * shown
 
 
 @method(
@@ -237,6 +246,7 @@ def fused(pieces: Iterable[Piece], scan: Scan, unit: int) -> Tensor:
         "vanilla": {"alignment": "none", "positions": "plain", "shared_noise": False, "tap": "none"},
     },
     requires=requires,
+    trainer="methods.training.alignment:alignment",
 )
 def scrollscape(
     backbone: VideoBackbone,
@@ -260,7 +270,7 @@ def scrollscape(
     scale: float | None = None,
     tile: int = 256,
     context: int = 160,
-) -> Tensor:
+) -> Tensor | Parts:
     """Sample a clip whose frames are windows of the canvas, at their positions on it, and join the frames.
 
     Args:
@@ -283,7 +293,7 @@ def scrollscape(
         tile, context: of that network, as :func:`methods.upscale.upscale` says.
 
     Returns:
-        (3, height, width) in [0, 1].
+        (3, height, width) in [0, 1]; where that is too large to be whole, parts that add up to it.
 
     Raises:
         PrerequisiteError: weights that are not here.
@@ -308,11 +318,16 @@ def scrollscape(
                 windows,
                 sync,
             )
-    with torch.no_grad(), backbone.meter.stage("fuse" if upscaler is None else "upscale"):
-        frames = map(consensus, decoded(backbone, clip, tap, repeats))
-        larger = 1 if upscaler is None else upscaler.scale
-        whole = fused(enlarged(frames, upscaler, noise, tile, context), view, larger * backbone.factor * backbone.patch)
-        return _cut(whole, (base.height * larger, base.width * larger), (canvas.height, canvas.width))
+    larger = 1 if upscaler is None else upscaler.scale
+
+    @torch.no_grad()
+    def parts() -> Iterator[tuple[int, int, Tensor]]:
+        with backbone.meter.stage("fuse" if upscaler is None else "upscale"):
+            frames = map(consensus, decoded(backbone, clip, tap, repeats))
+            pieces = enlarged(frames, upscaler, noise, tile, context)
+            yield from fused(pieces, view, larger * backbone.factor * backbone.patch)
+
+    return _brought(Parts(base.height * larger, base.width * larger, parts()), (canvas.height, canvas.width))
 
 
 def _upscaler(
@@ -353,11 +368,13 @@ def _noise(backbone: VideoBackbone, scheduler: Scheduler, noise: Noise, scan: Sc
     return stacked(gather(start(backbone, scheduler, noise, (1, height, width))[:, :, 0], windows))
 
 
-def _cut(whole: Tensor, made: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The part of the canvas, ``made`` (height, width), brought to its ``size``."""
+def _brought(made: Parts, size: tuple[int, int]) -> Tensor | Parts:
+    """The picture at the canvas's ``size``: parts where it is large and need not be resized."""
     from torch.nn.functional import interpolate
 
-    picture = whole[:, : made[0], : made[1]]
-    if made != size:
+    if made.shape[1:] == size and large(*size):
+        return made
+    picture: Tensor = made.whole()
+    if made.shape[1:] != size:
         picture = interpolate(picture[None], size, mode="bicubic", antialias=True)[0]
     return picture.clamp(0, 1)

@@ -27,7 +27,7 @@ from bench.ids import digest
 from bench.noise import Noise
 from bench.registry import Method, find, method
 from bench.source import source_digest
-from bench.types import Canvas, Prompt
+from bench.types import Canvas, Parts, Prompt
 from methods.backbones import LatentBackbone, Tensor, TokensBackbone, VideoBackbone
 from methods.scrollsr.choose import identify, load
 from methods.scrollsr.protocol import FrameByFrame, PictureUpscaler, Still, check_tiles
@@ -134,6 +134,7 @@ def upscaled(
     upscaler = ready(model, backbone, noise)
     check_tiles(upscaler, tile, context)
     picture = found.fn(backbone, prompt, small(backbone, canvas, scale), noise, **said)
+    picture = picture.whole() if isinstance(picture, Parts) else picture
     with torch.no_grad(), backbone.meter.stage("upscale"):
         return enlarged(upscaler, torch.as_tensor(picture), canvas, tile, context)
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the benchmark
 from bench.extractors.lpips import Lpips
 from bench.types import Canvas
 from benchmarks import __main__ as command
-from benchmarks import attention, checkpoint, flux_step, overhead, sampling, scoring, sharing, walk
+from benchmarks import attention, checkpoint, flux_step, overhead, sampling, scoring, scroll, sharing, walk, wan_clip
 from benchmarks.memory import peak
 from benchmarks.sampling import Drawn, Sampler, Task, faults, watched
 from benchmarks.timing import Report, Settings, counted, ratio, rounds, stopwatch
@@ -288,6 +288,47 @@ def test_the_full_size_step_is_that_of_the_public_architecture() -> None:
     assert set(flux_step.TINY) <= set(told) | {"patch_size"}
 
 
+# -- large pictures
+
+
+def test_a_scroll_is_made_scored_and_read_by_others_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.types.WHOLE", 2**14)
+    scroll.write(tmp_path)
+    made, scored = (work(tmp_path, 512, 256) for work in (scroll.make, scroll.score))
+    assert min(made["bytes"], made["seconds"], scored["seconds"]) > 0
+    looked = scroll.look(tmp_path, 512, 256)["pixels are equal"]
+    assert looked.items() >= {"Pillow, PNG": True, "Pillow, BigTIFF": True}.items()
+
+
+@pytest.mark.parametrize(("grown", "pixels", "fault"), [(1.05, True, ""), (1.2, True, "grows"), (1.05, False, "PNG")])
+def test_memory_that_grows_with_the_width_and_other_pixels_are_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grown: float, pixels: bool, fault: str
+) -> None:
+    def child(work: Path, verb: str, width: int, height: int, quick: bool) -> dict[str, object]:
+        if verb == "look":
+            return {"pixels are equal": {"PNG": pixels}, "libvips": "none"}
+        peak = 2**20 * (grown if verb == "make" else 1.0) ** {8192: 0, 16384: 1, 32768: 2}[width]
+        return {"peak": peak, "seconds": width / 8192, "bytes": width}
+
+    monkeypatch.setattr(scroll, "_child", child)
+    monkeypatch.setattr(scroll, "write", lambda folder: None)
+    report = scroll.scroll(Settings(tmp_path))
+    assert [fault in f for f in report.faults] == [True] * bool(fault)
+    assert [row["width"] for row in report.tables["by width"]] == [8192, 16384, 32768]
+
+
+def test_a_clip_of_wans_architecture_takes_the_memory_that_was_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wan_clip, "QUICK", ((96, 16),))
+    report = wan_clip.clip(Settings(tmp_path, quick=True))
+    assert report.faults == []
+    assert [row["canvas"] for row in report.tables["pictures"]] == ["96x16"]
+    predicted = wan_clip.predicted
+    monkeypatch.setattr(wan_clip, "predicted", lambda *asked: (1.0, predicted(*asked)[1] // 2))
+    assert "were predicted" in wan_clip.clip(Settings(tmp_path, quick=True)).faults[0]
+
+
 # -- the walk
 
 
@@ -297,14 +338,27 @@ def test_chunks_write_the_tokens_of_single_steps_in_fewer_calls_and_other_tokens
     report = walk.walk(Settings(tmp_path, repeats=1, quick=True))
     assert report.faults == []
     rows = {r["columns"]: (r["one by one"], r["an extension"]) for r in report.tables["calls"]}
-    assert rows == {6: (62, 48), 4: (60, 32), 1: (57, 8)}  # tokens of the square but for the first row's; new tokens
-    assert len(report.ratios) == 3
+    assert rows == {6: (62, 48), 1: (57, 8)}  # tokens of the square but for the first row's; new tokens
+    assert [r.name.partition(",")[0] for r in report.ratios] == ["one by one / chunks"] * 2 + [
+        "4 pictures alone / together"
+    ]
+    assert "growth of an extension's seconds along the scroll, of their mean, 95 %" in report.facts
 
-    def wrong(self: walk.OneByOne, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        return self.walk.feed([0] * len(tokens), positions)
+    def wrong(self: walk.OneByOne, tokens: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
+        return self.walk.feed(0 * tokens, positions)
 
     monkeypatch.setattr(walk.OneByOne, "feed", wrong)
+    for other in ("crowd", "along"):
+        monkeypatch.setattr(walk, other, lambda *_: None)
     assert "other tokens" in walk.walk(Settings(tmp_path, repeats=1, quick=True)).faults[0]
+
+
+def test_the_line_through_seconds_tells_growth_from_none() -> None:
+    noise = 0.01 * np.random.default_rng(0).standard_normal(12)
+    low, high = walk.growth(1 + noise)
+    assert low < 0 < high < 0.05
+    low, high = walk.growth(np.linspace(1, 2, 12) + noise)
+    assert 0.6 < low < 2 / 3 < high < 0.75
 
 
 # -- the command

@@ -7,6 +7,7 @@ from bench.lazy import rooms
 if TYPE_CHECKING:
     from bench.analysis import board as board
     from bench.analysis import calibrate as calibrate
+    from bench.analysis import calibrate_gsd as calibrate_gsd
     from bench.analysis import claims as claims
     from bench.analysis import columns as columns
     from bench.analysis import compare as compare

@@ -7,6 +7,7 @@ Verbs reach everything through ``bench``, whose rooms open when they are entered
 from __future__ import annotations
 
 from bench.cli import judging, looking, making, reports, starting, store, training
+from bench.cli.preferences import preferences_app
 from bench.cli.prompts import prompts_app
 from bench.cli.root import main as main
 from bench.cli.weights import weights_app
@@ -23,4 +24,5 @@ VERBS = (
 main.add_typer(weights_app, name="weights")
 main.add_typer(prompts_app, name="prompts")
 main.add_typer(world_app, name="world")
+main.add_typer(preferences_app, name="preferences")
 main.add_typer(store.store_app, name="store")

@@ -160,3 +160,18 @@ def calibrate(
         return
     console.records(bench.analysis.calibrate.rows(found), False)
     console.say("\n" + bench.analysis.calibrate.snippet(found))
+
+
+@main.verb("scrollbench calibrate-gsd --suite scrollscape-table1 --tier miniature --store build/gsd", "calibrate-gsd")
+@partial(selection, suite="scrollscape-table1")
+def calibrate_gsd(chosen: Selection, json: Json = False) -> None:
+    """Try every reading of ScrollScape's GSD on pictures of MultiDiffusion and SyncDiffusion: which fits its table?"""
+    with console.progress() as progress:
+        found = bench.calibrate_gsd(chosen.store, chosen.suite, progress=progress, device=chosen.device)
+    if json:
+        console.emit(bench.analysis.calibrate_gsd.plain(found))
+        return
+    console.records(bench.analysis.calibrate_gsd.rows(found), False)
+    for network, why in found.absent.items():
+        console.note(f"not tried: {network}: {why}")
+    console.say("\n" + "\n".join(bench.analysis.calibrate_gsd.verdict(found)))

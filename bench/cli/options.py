@@ -14,6 +14,7 @@ import typer
 
 import bench
 from bench.errors import PrerequisiteError, UsageError
+from bench.reading import shown
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -118,3 +119,12 @@ def selection(verb: Callable[..., None], suite: str = "miniature") -> Callable[.
     wrapped.__annotations__ = {p.name: p.annotation for p in taken}
     del wrapped.__wrapped__  # type: ignore[attr-defined]
     return wrapped
+
+
+def settings(told: list[str] | None, whose: str) -> dict[str, str]:
+    """NAME=VALUE texts of one function's settings. Raises ``UsageError`` on other texts."""
+    parts = [re.fullmatch(r"([\w-]+)=(.*)", text) for text in told or []]
+    for text, part in zip(told or [], parts):
+        if part is None:
+            raise UsageError(f"--set of {whose} takes NAME=VALUE, e.g. batch=4; got {shown(text)}")
+    return {part[1].replace("-", "_"): part[2] for part in parts if part}

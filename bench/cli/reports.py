@@ -1,7 +1,8 @@
-"""The verbs that report: ``board``, ``reproduce``, ``sql``."""
+"""The verbs that report: ``board``, ``curves``, ``reproduce``, ``sql``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,20 @@ def board(
         console.emit([console.board_json(b) for b in bench.boards(chosen.store, chosen.suite)])
     else:
         console.show(bench.report.terminal.board(chosen.store, chosen.suite, console.width()))
+
+
+@main.verb("scrollbench curves --suite panollama-fig4 --tier miniature --out fig4.png")
+@selection
+def curves(
+    chosen: Selection,
+    number: Annotated[
+        list[str] | None, typer.Option("--number", help="Only these numbers, any that the metrics give. Repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="PNG to write.")] = Path("curves.png"),
+    json: Json = False,
+) -> None:
+    """Draw the numbers of a suite that varies one thing, against it, with the intervals of the means."""
+    console.records(bench.report.curves.draw(chosen.store, chosen.suite, out, number or ()), json)
 
 
 main.verb("scrollbench reproduce drspo:table1 --published-only")(reproduce)

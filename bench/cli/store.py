@@ -1,4 +1,4 @@
-"""The verbs of ``scrollbench store``: verify, prune, index, path."""
+"""The verbs of ``scrollbench store``: verify, prune, index, copy, path."""
 
 from __future__ import annotations
 
@@ -46,6 +46,17 @@ def prune(
 def index(store: StoreAt = None, json: Json = False) -> None:
     """Build the leaderboard again from the records."""
     console.result({"index": str(bench.build(opened(store)))}, json)
+
+
+@store_app.verb("scrollbench store copy 0123456789abcdef01234567 --out scroll.tif")
+def copy(
+    image: Annotated[str, typer.Argument(help="The picture's id, as records and the leaderboard have it.")],
+    out: Annotated[Path, typer.Option("--out", help="FILE.png, or FILE.tif for a tiled BigTIFF.")],
+    store: StoreAt = None,
+    json: Json = False,
+) -> None:
+    """Write a picture out of the store, where viewers look for it."""
+    console.result({"written": str(opened(store).copy_image(image, out))}, json)
 
 
 @store_app.verb("scrollbench store path")

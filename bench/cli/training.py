@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import bench
 from bench.cli import console
-from bench.cli.options import Json
+from bench.cli.options import Json, settings
 from bench.cli.root import main
-from bench.errors import UsageError
-from bench.reading import MOST, shown
+from bench.reading import MOST
 
 
 @main.verb("scrollbench train scale-dit --data world --backbone world-flux --out build/bridge --steps 2 --work build/a")
 def train(
     method: Annotated[str, typer.Argument(help="A method with weights of its own, such as scale-dit.")],
-    data: Annotated[str, typer.Option("--data", help="Folder of pictures with captions (a.jpg and a.txt), or world.")],
+    data: Annotated[
+        str, typer.Option("--data", help="Folder of pictures with captions (a.jpg, a.txt), of preferences, or world.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for weights and card.")],
     backbone: Annotated[str, typer.Option("--backbone", help="What is trained on.")] = "flux-dev",
     work: Annotated[Path, typer.Option("--work", help="Checkpoints; can be deleted.")] = Path("build/train"),
@@ -36,23 +36,19 @@ def train(
     precision: Annotated[str | None, typer.Option("--precision", help="Of the backbone: fp32, bf16.")] = None,
     json: Json = False,
 ) -> None:
-    """Train the weights that a method needs. Seeded; the same command again resumes."""
+    """Train the weights that a method needs. Seeded; the same command again resumes.
+
+    On several GPUs: accelerate launch --num_processes N $(which scrollbench) train ... --device cuda
+    """
     flags = {"rank": rank, "lr": lr, "optimiser": optimiser}
     options = {"model": model, "device": device, "precision": precision}
     with console.progress() as progress:
         card = bench.train(
             method, data, backbone, out, work=work, steps=steps, seed=seed,
             options={k: v for k, v in options.items() if v is not None},
-            settings={**_settings(set_ or []), **{k: v for k, v in flags.items() if v is not None}},
+            settings={**settings(set_, "a training"), **{k: v for k, v in flags.items() if v is not None}},
             report=console.step_reporter(progress, f"train {method}"),
         )  # fmt: skip
         progress.finish(f"train {method}")
-    console.result(card, json)
-
-
-def _settings(told: list[str]) -> dict[str, Any]:
-    parts = [re.fullmatch(r"([\w-]+)=(.*)", text) for text in told]
-    for text, part in zip(told, parts):
-        if part is None:
-            raise UsageError(f"--set of a training takes NAME=VALUE, e.g. batch=4; got {shown(text)}")
-    return {part[1].replace("-", "_"): part[2] for part in parts if part}
+    if card:  # empty in all processes of several but the first
+        console.result(card, json)

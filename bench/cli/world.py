@@ -10,7 +10,7 @@ import typer
 import bench
 from bench.cli import console
 from bench.cli.console import App
-from bench.cli.options import Json
+from bench.cli.options import Json, settings
 from bench.errors import UsageError, near
 from bench.reading import MOST
 
@@ -90,14 +90,26 @@ def world_verify(
 
 @world_app.verb("scrollbench world gates --backbone world-flux --n 100")
 def gates(
-    backbone: Annotated[str, typer.Option("--backbone", help="world-sd, world-flux or world-llamagen.")] = "world-sd",
-    n: Annotated[int, typer.Option("--n", min=1, help="Squares to make.")] = 400,
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="world-sd, world-flux, world-wan or world-llamagen.")
+    ] = "world-sd",
+    n: Annotated[int, typer.Option("--n", min=1, help="Pictures to make.")] = 400,
     seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Which captions and noise.")] = 0,
+    method: Annotated[str | None, typer.Option("--method", help="A method, to make panoramas, not squares.")] = None,
+    width: Annotated[int, typer.Option("--width", min=32, help="Of panoramas, in px.")] = 256,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A knob of the method: NAME=VALUE. Repeatable.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Ask the base model for squares and count: exactly one thing where one is asked for, none in an empty sky."""
+    draw = None
+    if method is not None:
+        draw = bench.world.obedience.scrolls(bench.registry.find("methods", method), width, settings(set_, "a method"))
+    elif set_:
+        raise UsageError("--set is for the knobs of --method; name one")
     asked = bench.registry.find("backbones", backbone)()
-    console.records(bench.world.obedience.obedience(asked, n, seed), json)
+    console.records(bench.world.obedience.obedience(asked, n, seed, draw), json)
 
 
 @world_app.verb("scrollbench world validate --n 8 --defect blur")

@@ -12,6 +12,7 @@ from bench.metrics.gsd import steps
 from bench.metrics.numbers import number
 from bench.metrics.sample import Sample
 from bench.registry import metric
+from bench.store.raster import Raster, strips
 from bench.types import Value
 
 SSIM_MIN = 11  # px, the side of SSIM's Gaussian window
@@ -26,7 +27,7 @@ def mean_of_pairs(matrix: np.ndarray, chosen: np.ndarray | None = None) -> float
     return number(float(pairs.astype(np.float64).mean())) if len(pairs) else None
 
 
-def seam_tv(rgb: np.ndarray, period: int, loop: bool = False) -> tuple[float, float] | None:
+def seam_tv(rgb: np.ndarray | Raster, period: int, loop: bool = False) -> tuple[float, float] | None:
     """Mean absolute step between neighbouring pixels at the borders of tiles, and everywhere else.
 
     Args:
@@ -37,7 +38,7 @@ def seam_tv(rgb: np.ndarray, period: int, loop: bool = False) -> tuple[float, fl
     Returns:
         (at borders, elsewhere), or None where there is no border or nothing else.
     """
-    step = column_steps(rgb.swapaxes(0, 1) if rgb.shape[0] > rgb.shape[1] else rgb)
+    step = row_steps(rgb) if rgb.shape[0] > rgb.shape[1] else column_steps(rgb)
     border = np.arange(1, len(step) + 1) % period == 0
     if loop:
         border[-1] = True
@@ -48,18 +49,29 @@ def seam_tv(rgb: np.ndarray, period: int, loop: bool = False) -> tuple[float, fl
     return float(step[border].mean()), float(step[~border].mean())
 
 
-def column_steps(rgb: np.ndarray) -> np.ndarray:
+def column_steps(rgb: np.ndarray | Raster) -> np.ndarray:
     """Mean absolute step from each column to the next of uint8 (h, w, 3), values scaled to [0, 1]: (w,) float64.
 
     The last one goes from the last column round to the first. Sums are of integers, so they are exact.
     """
     total = np.zeros(rgb.shape[1], dtype=np.int64)
-    rows = max(1, PIXELS // rgb.shape[1])
-    for top in range(0, len(rgb), rows):
-        x = rgb[top : top + rows].astype(np.int16)
+    for part in strips(rgb, max(1, PIXELS // rgb.shape[1])):
+        x = part.astype(np.int16)
         total[:-1] += np.abs(np.diff(x, axis=1)).sum(axis=(0, 2), dtype=np.int64)
         total[-1] += np.abs(x[:, 0] - x[:, -1]).sum(dtype=np.int64)
     mean: np.ndarray = total / (rgb.shape[0] * 3 * 255)
+    return mean
+
+
+def row_steps(rgb: np.ndarray | Raster) -> np.ndarray:
+    """:func:`column_steps` from each row to the next: (h,) float64."""
+    total = np.zeros(rgb.shape[0], dtype=np.int64)
+    above, y = rgb[len(rgb) - 1 :, :].astype(np.int16), -1  # round from the last row to the first
+    for part in strips(rgb, max(1, PIXELS // rgb.shape[1])):
+        x = np.concatenate([above, part.astype(np.int16)])
+        total[np.arange(y, y + len(part))] += np.abs(np.diff(x, axis=0)).sum(axis=(1, 2), dtype=np.int64)
+        above, y = x[-1:], y + len(part)
+    mean: np.ndarray = total / (rgb.shape[1] * 3 * 255)
     return mean
 
 
@@ -136,7 +148,7 @@ def neighbours(sample: Sample) -> tuple[float | None, float | None]:
     first, second = np.nonzero(np.triu(near))
     likeness = None
     if len(first) and min(crops[0].shape[:2]) >= SSIM_MIN:
-        likeness = float(np.mean([ssim(crops[i][None], crops[j][None]) for i, j in zip(first, second)]))
+        likeness = float(np.mean([ssim(crops[int(i)][None], crops[int(j)][None]) for i, j in zip(first, second)]))
     return mean_of_pairs(sample.distances(), near), number(likeness)
 
 
@@ -144,4 +156,4 @@ def border_tv(sample: Sample, period: int = 0) -> tuple[float, float] | None:
     """:func:`seam_tv` of a picture at every ``period`` pixels (0: the side of its crops); None with a single crop."""
     boxes = sample.boxes()
     side = period or min(boxes[0].w, boxes[0].h)
-    return seam_tv(sample.rgb, side, sample.canvas.loop) if len(boxes) > 1 else None
+    return seam_tv(sample.pixels, side, sample.canvas.loop) if len(boxes) > 1 else None

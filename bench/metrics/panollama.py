@@ -15,21 +15,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.metrics.coherence import border_tv, column_steps, neighbours
+from bench.metrics.coherence import border_tv, column_steps, neighbours, row_steps
 from bench.metrics.numbers import number
 from bench.metrics.sample import Sample
 from bench.registry import metric
+from bench.store.raster import Raster
 from bench.types import Value
 
 
-def panorama_tv(rgb: np.ndarray, loop: bool = False) -> float | None:
+def panorama_tv(rgb: np.ndarray | Raster, loop: bool = False) -> float | None:
     """(mean |dx| + mean |dy|) / 2 of uint8 (h, w, 3), values scaled to [0, 1]; None for a single row or column.
 
     On a ``loop`` the step from the last column to the first is one of the dx.
     """
     if min(rgb.shape[:2]) < 2:
         return None
-    across, down = column_steps(rgb), column_steps(rgb.swapaxes(0, 1))
+    across, down = column_steps(rgb), row_steps(rgb)
     return float((across[: None if loop else -1].mean() + down[:-1].mean()) / 2)
 
 
@@ -48,6 +49,6 @@ def panollama(sample: Sample, *, period: int = 0) -> list[Value]:
     return [
         Value("pl-lpips-adj", distance),
         Value("pl-ssim-adj", likeness),
-        Value("pl-tv", number(panorama_tv(sample.rgb, sample.canvas.loop))),
+        Value("pl-tv", number(panorama_tv(sample.pixels, sample.canvas.loop))),
         Value("pl-tv-seam", tv[0] - tv[1] if tv else None),
     ]

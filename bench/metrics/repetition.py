@@ -24,18 +24,20 @@ from bench.extractors import Extractor
 from bench.metrics.numbers import number
 from bench.metrics.sample import Sample
 from bench.registry import metric
+from bench.store.raster import Raster, strips
 from bench.types import Value
+from bench.views import Cuts
 
 PER_SQUARE, STRONGEST = 6, 4  # peaks looked at per native square; of these, the ones whose families count
 ALIKE, AS_STRONG, APART = 0.7, 0.5, 0.375
 BATCH = 32  # squares that go through the network at once
 
 
-def token_map(rgb: np.ndarray, network: Extractor, loop: bool = False) -> np.ndarray:
+def token_map(rgb: np.ndarray | Raster, network: Extractor, loop: bool = False) -> np.ndarray:
     """Patch tokens of a whole picture.
 
     Args:
-        rgb: uint8 (h, w, 3).
+        rgb: uint8 (h, w, 3), an array or on disk.
         network: extractor of role dino; it sees squares of the shorter side.
         loop: the right edge meets the left, so squares wrap round.
 
@@ -43,13 +45,14 @@ def token_map(rgb: np.ndarray, network: Extractor, loop: bool = False) -> np.nda
         float64 (rows, columns, d): g tokens along the shorter side, as many per length along the longer.
     """
     tall = rgb.shape[0] > rgb.shape[1]
-    wide = rgb.transpose(1, 0, 2) if tall else rgb
-    side, length = wide.shape[:2]
+    side, length = sorted(rgb.shape[:2])
 
     def square(x: int) -> np.ndarray:
+        there = rgb[x : x + side, :] if tall else rgb[:, x : x + side]
         if x + side > length:  # round the edge of a loop
-            return np.concatenate([wide[:, x:], wide[:, : x + side - length]], axis=1)
-        return wide[:, x : x + side]
+            more = slice(0, x + side - length)
+            return np.concatenate([there, rgb[more, :] if tall else rgb[:, more]], axis=0 if tall else 1)
+        return there
 
     step = max(1, side // 4)
     starts = list(range(0, length if loop else length - side + 1, step))
@@ -57,8 +60,7 @@ def token_map(rgb: np.ndarray, network: Extractor, loop: bool = False) -> np.nda
         starts.append(length - side)
     total, weight = np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
     for a in range(0, len(starts), BATCH):
-        squares = [square(x) for x in starts[a : a + BATCH]]
-        tokens = network.patches([s.transpose(1, 0, 2) if tall else s for s in squares])
+        tokens = network.patches(Cuts(square, starts[a : a + BATCH]))
         tokens = tokens.transpose(0, 2, 1, 3) if tall else tokens
         g = tokens.shape[1]
         if not total.size:
@@ -117,7 +119,8 @@ def repetition(sample: Sample) -> list[Value]:
 
     A picture of one colour has no value: all that differs in its tokens is where they were cut.
     """
-    if np.ptp(sample.rgb) == 0:
+    ends = [(part.min(), part.max()) for part in strips(sample.pixels)]
+    if min(low for low, _ in ends) == max(high for _, high in ends):
         return [Value("repeat-count", None)]
-    tokens = token_map(sample.rgb, sample.network(), sample.canvas.loop)
+    tokens = token_map(sample.pixels, sample.network(), sample.canvas.loop)
     return [Value("repeat-count", number(repeat_count(tokens, sample.canvas.loop)))]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from bench import views
 from bench.errors import UsageError
 from bench.extractors import Extractor
 from bench.store.features import Features
+from bench.store.raster import Raster
 from bench.types import Canvas, Cost, Prompt
 
 
@@ -19,7 +21,8 @@ class Sample:
     """One picture as a metric sees it.
 
     Attributes:
-        rgb: uint8 (canvas.height, canvas.width, 3). Degenerate pictures (black, once NaN) are pictures like others.
+        pixels: uint8 (canvas.height, canvas.width, 3), an array or, where they are many, on disk; of either kind
+            ``pixels[y0:y1, x0:x1]`` is a window as an array. Degenerate pictures (black, once NaN) are pictures too.
         prompt: what was asked for.
         canvas: its size, and whether it loops.
         cost: what it took, or None where that is not known.
@@ -29,7 +32,7 @@ class Sample:
         turn: the picture's place in its set, from 0, which the view ``random-2023`` goes by.
     """
 
-    rgb: np.ndarray
+    pixels: np.ndarray | Raster
     prompt: Prompt
     canvas: Canvas
     cost: Cost | None = None
@@ -39,13 +42,18 @@ class Sample:
     cache: Features | None = None
     turn: int = 0
 
+    @cached_property
+    def rgb(self) -> np.ndarray:
+        """All pixels in memory: 0.4 GB at 32768x4096, where :attr:`pixels` and :meth:`crops` read what is looked at."""
+        return np.asarray(self.pixels)
+
     def boxes(self) -> tuple[views.Box, ...]:
         """Where the view's crops lie."""
         return views.boxes(self.view, self.canvas, self._drawn_by)
 
-    def crops(self) -> list[np.ndarray]:
-        """The view's crops, uint8 (h, w, 3), in the order of :meth:`boxes`."""
-        return views.crops(self.rgb, self.view, self.canvas, self._drawn_by)
+    def crops(self) -> Sequence[np.ndarray]:
+        """The view's crops, uint8 (h, w, 3), in the order of :meth:`boxes`; of a picture on disk cut when asked for."""
+        return views.cuts(self.pixels, self.view, self.canvas, self._drawn_by)
 
     def features(self) -> np.ndarray:
         """(n, d) float32, one row a crop; computed once per picture, extractor and view."""

@@ -24,7 +24,7 @@ from bench.registry import find
 from bench.suites.natives import drawn
 from bench.suites.suite import Suite
 from bench.suites.values import MethodUse, Part
-from bench.types import Prompt
+from bench.types import Parts, Prompt
 
 if TYPE_CHECKING:
     from bench.pipeline.meta import Tally
@@ -189,7 +189,9 @@ def _count(row: Forecast, backbone: Any, use: MethodUse, part: Part) -> Forecast
                         tally.track(tensor)
             weights = tally.live
             with _remembering(backbone, tally):
-                use.method.fn(backbone, prompt, part.canvas, Noise(0, prompt.id), **use.params)
+                made = use.method.fn(backbone, prompt, part.canvas, Noise(0, prompt.id), **use.params)
+                for _ in made if isinstance(made, Parts) else ():
+                    pass  # a large picture costs while it is handed on
     except ScrollBenchError as error:
         return replace(row, problem=_words(error))
     except Exception as error:  # e.g. a sampler that looks at its numbers, which fails in any way

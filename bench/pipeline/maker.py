@@ -1,19 +1,20 @@
-"""One picture from one job: the backbone, the method, the file, the record."""
+"""Pictures from jobs: the backbone, the method, the file, the record."""
 
 from __future__ import annotations
 
 import copy
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.device import takes
-from bench.errors import DeviceLostError, PrerequisiteError
+from bench.errors import DeviceLostError, PrerequisiteError, StoreError
 from bench.noise import Noise
 from bench.pipeline.environment import device_lost, most_reserved, release_memory
 from bench.pipeline.isolation import isolated, touched
@@ -22,9 +23,10 @@ from bench.pipeline.probe import Probe
 from bench.registry import find
 from bench.store import Store
 from bench.store.pictures import levels
+from bench.store.raster import STRIP, Raster, Sum
 from bench.store.records import Record
 from bench.suites.values import MethodUse
-from bench.types import Canvas, Cost
+from bench.types import Canvas, Cost, Parts, large
 
 NAMED = 20  # changes of a backbone that a record names
 FULL = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
@@ -42,6 +44,10 @@ class Maker:
     On a GPU, or where it compiles, a network is warmed up before the first picture of a method and canvas, so that
     kernels that are loaded, chosen or compiled once are no part of a picture's seconds.
 
+    Several pictures may be made together (:func:`bench.pipeline.executors.groups`). Each is told its share of seconds
+    and evaluations, the memory of all, and by ``together`` how many they were. Where that fails, out of memory or
+    otherwise, each is made alone.
+
     A sampler gets copies of what others get too, and what it leaves behind reaches no other picture: settings are put
     back (flag ``changed-settings``), a backbone that is not as it was is loaded afresh (flag ``changed-backbone``; the
     record's ``changed`` says what). The picture itself began with everything in order and is kept. One whose sampler
@@ -58,57 +64,75 @@ class Maker:
         self._warm: set[Any] = set()
 
     def __call__(self, job: Job) -> Record:
-        base = {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
-        failure, lost = None, False
+        return self.together([job])[0]
+
+    def together(self, jobs: Sequence[Job]) -> list[Record]:
+        """The records of jobs of one group, in their order."""
+        failure: Record | None = None
+        lost = False
         try:
-            rgb, flags, cost, changed = self._sample(job)
+            made, cost, changed = self._sample(jobs)
+        except StoreError:  # no sampler's fault: the disk is full
+            raise
         except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
-            failure = {"kind": "failure", **base, "reason": classify(error), "message": explain(error)}
+            failure = {"kind": "failure", **_base(jobs[0]), "reason": classify(error), "message": explain(error)}
             lost = device_lost(error)
         if failure is not None:
             if lost:  # nothing else can be drawn, and this picture need not be at fault
                 raise DeviceLostError(
-                    f"{job.use.label}, prompt {job.prompt.id}: the GPU no longer answers in this process "
+                    f"{jobs[0].use.label}, prompt {jobs[0].prompt.id}: the GPU no longer answers in this process "
                     f"({failure['message']}). All pictures made so far are kept and no attempt is counted: the same "
                     f"command goes on. Where it comes back, CUDA_LAUNCH_BLOCKING=1 shows the operation at fault"
                 )
             release_memory()  # only now: the error's frames held what filled it
-            return failure
-        image_id = self.store.write_image(rgb)
-        return {
-            "kind": "image", **base, **job.cell(), "image_id": image_id, "width": rgb.shape[1],
-            "height": rgb.shape[0], "flags": flags, "cost": {**asdict(cost), **self._reserved()},
+            return [failure] if len(jobs) == 1 else [self(job) for job in jobs]
+        about = {
+            "cost": {**asdict(cost), **self._reserved()},
+            **({"together": len(jobs)} if len(jobs) > 1 else {}),
             **({"changed": changed} if changed else {}),
-        }  # fmt: skip
+        }
+        return [
+            {
+                "kind": "image", **_base(job), **job.cell(), "image_id": self.store.write_image(rgb),
+                "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, **about,
+            }
+            for job, (rgb, flags) in zip(jobs, made, strict=True)
+        ]  # fmt: skip
 
     def _reserved(self) -> dict[str, int]:
         most = most_reserved(str(self.options.get("device", "cpu")))
         return {} if most is None else {"reserved_bytes": most}
 
-    def _warm_up(self, job: Job, backbone: Any) -> None:
+    def _warm_up(self, jobs: Sequence[Job], backbone: Any) -> None:
         """Draw a few steps that nobody keeps. What goes wrong in them goes wrong in the picture, and is told there."""
-        place = (self._loaded, job.use.label, job.recipe.canvas)
+        use, canvas = jobs[0].use, jobs[0].recipe.canvas
+        place = (self._loaded, use.label, canvas)
         on_gpu = str(getattr(backbone, "device", "cpu")).startswith("cuda")
-        if place in self._warm or not (on_gpu or job.use.backbone_options.get("compile")):
+        if place in self._warm or large(canvas.height, canvas.width):  # of a large picture it would be a small part
+            return
+        if not (on_gpu or use.backbone_options.get("compile")):
             return
         self._warm.add(place)
-        few = {"steps": min(WARM_STEPS, job.use.params["steps"])} if "steps" in job.use.params else {}
+        few = {"steps": min(WARM_STEPS, use.params["steps"])} if "steps" in use.params else {}
         with suppress(Exception):
-            _call(job, backbone, {**job.use.params, **few})
+            _call(jobs[:1], backbone, {**use.params, **few}, self.store.root)
 
-    def _sample(self, job: Job) -> tuple[np.ndarray, list[str], Cost, list[str]]:
-        """The picture, flags, cost, and what the sampler left changed."""
-        backbone = None if job.use.control else self._load(job.use)
+    def _sample(self, jobs: Sequence[Job]) -> tuple[list[tuple[np.ndarray | Raster, list[str]]], Cost, list[str]]:
+        """Pictures with flags, the cost of each, and what the sampler left changed."""
+        use = jobs[0].use
+        backbone = None if use.control else self._load(use)
         if backbone is not None:
-            _check_loaded(job, backbone)
+            for job in jobs:
+                _check_loaded(job, backbone)
         try:
             if backbone is not None:
-                self._warm_up(job, backbone)
-            rgb, flags, cost, settings = _call(job, backbone, job.use.params)
+                self._warm_up(jobs, backbone)
+            made, cost, settings = _call(jobs, backbone, use.params, self.store.root)
         finally:
             changed = self._mend()
-        flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
-        return rgb, flags, cost, [*settings, *changed]
+        for _, flags in made:
+            flags += ["changed-settings"] * bool(settings) + ["changed-backbone"] * bool(changed)
+        return made, cost, [*settings, *changed]
 
     def _mend(self) -> list[str]:
         """What of the backbone is not as it was, names of the first few. Then it is given up, the next job loads it."""
@@ -150,6 +174,11 @@ class Maker:
         return self._backbone
 
 
+def _base(job: Job) -> Record:
+    """What every record of a job begins with."""
+    return {"recipe_id": job.recipe_id, "recipe": recipe_record(job.recipe)}
+
+
 def _check_loaded(job: Job, backbone: Any) -> None:
     """Refuse a network that is not the planned one, or other files: pictures would stand under another's name."""
     recipe, use = job.recipe, job.use
@@ -170,27 +199,77 @@ def _check_loaded(job: Job, backbone: Any) -> None:
             )
 
 
-def _call(job: Job, backbone: Any, knobs: Mapping[str, Any]) -> tuple[np.ndarray, list[str], Cost, list[str]]:
-    """The picture, flags, cost, and the settings that the sampler changed, which are as before.
+def _call(
+    jobs: Sequence[Job], backbone: Any, knobs: Mapping[str, Any], folder: Path
+) -> tuple[list[tuple[np.ndarray | Raster, list[str]]], Cost, list[str]]:
+    """Pictures with flags, what each of them cost, and the settings that the sampler changed, which are as before.
 
     Raises:
         RuntimeError: it drew from a global generator; besides whatever the sampler raises.
     """
+    canvas, use, n = jobs[0].recipe.canvas, jobs[0].use, len(jobs)
+    given = [] if backbone is None else [backbone]
     # Copies, so that one who goes around what is frozen harms nobody else.
-    leading = copy.deepcopy((job.prompt, job.recipe.canvas))
-    noise = Noise(job.recipe.seed, job.recipe.prompt_id)
+    prompts, asked = copy.deepcopy(([job.prompt for job in jobs], canvas))
+    noises = [Noise(job.recipe.seed, job.recipe.prompt_id) for job in jobs]
     meter = None if backbone is None else backbone.meter
     if meter is not None:
         meter.reset()
     started = time.perf_counter()
     with isolated() as traces:
-        picture = job.use.method.fn(*([] if backbone is None else [backbone]), *leading, noise, **knobs)
-        rgb, flags = to_rgb(picture, job.recipe.canvas)
+        if n > 1 and use.method.together is not None:
+            pictures = list(use.method.together(*given, prompts, asked, noises, **knobs))
+        else:
+            (prompt,), (noise,) = prompts, noises
+            pictures = [use.method.fn(*given, prompt, asked, noise, **knobs)]
+        made = [finished(picture, canvas, folder) for picture in pictures]
     if traces.drawn:
         raise RuntimeError(touched(traces.drawn))
+    if len(made) != n:
+        raise ValueError(f"the method must return a picture for each prompt, got {len(made)} for {n}")
     if meter is None:
-        return rgb, flags, Cost(0, {"render": time.perf_counter() - started}), traces.changed
-    return rgb, [*flags, *getattr(meter, "flags", ())], meter.cost(), traces.changed
+        cost = Cost(0, {"render": time.perf_counter() - started})
+    else:
+        cost = meter.cost()
+        for i, (_, flags) in enumerate(made):
+            flags += meter.flags_of(i) if n > 1 else getattr(meter, "flags", ())
+    shares = {stage: seconds / n for stage, seconds in cost.seconds.items()}
+    return made, Cost(round(cost.nfe / n), shares, cost.peak_bytes), traces.changed
+
+
+def finished(picture: Any, canvas: Canvas, folder: Path) -> tuple[np.ndarray | Raster, list[str]]:
+    """:func:`to_rgb`, of a large picture (:func:`bench.types.large`) strip by strip and on disk.
+
+    Args:
+        picture: as there, or :class:`bench.types.Parts` that add up to it.
+        canvas: what was asked for.
+        folder: where a large picture is summed and lies.
+
+    Raises:
+        ValueError: as there.
+        StoreError: the disk is full.
+    """
+    (height, width), shape = (canvas.height, canvas.width), getattr(picture, "shape", None)
+    if not large(height, width) or shape is None:
+        return to_rgb(picture.whole() if isinstance(picture, Parts) else picture, canvas)
+    if tuple(shape) != (expected := (3, height, width)):
+        raise ValueError(f"the method must return a picture of shape {expected} in [0, 1], got shape {tuple(shape)}")
+    if isinstance(picture, Parts):
+        total = Sum(folder, height, width)
+        for y, x, values in picture:
+            total.add(y, x, values.detach().cpu().float().numpy() if hasattr(values, "detach") else values)
+        rows: Iterable[Iterable[Any]] = total.blocks()
+    else:
+        rows = ([picture[:, y : y + STRIP]] for y in range(0, height, STRIP))
+    seen: list[list[str]] = []
+
+    def strip(row: Iterable[Any]) -> np.ndarray:
+        made = [to_rgb(part, Canvas(part.shape[2], part.shape[1])) for part in row]
+        seen.extend(flags for _, flags in made)
+        return np.concatenate([rgb for rgb, _ in made], axis=1)
+
+    pixels = Raster(folder, height, width, map(strip, rows))
+    return pixels, ["nan"] * any("nan" in f for f in seen) + ["black"] * all("black" in f for f in seen)
 
 
 def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:

@@ -159,7 +159,7 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
         try:
             identity: dict[str, Any] = {
                 "method": use.method.name, "method_version": use.method.version,
-                "method_source": source_digest(use.method.fn, Noise, TO_RGB), **backbone.identity(use, suite),
+                "method_source": source_digest(*_code(use), Noise, TO_RGB), **backbone.identity(use, suite),
             }  # fmt: skip
             identity["params"] = {**use.params, **backbone.required(use, suite)}
         except PrerequisiteError as error:
@@ -180,6 +180,11 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
                     recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
                     cells.append(Job(suite, recipe, p, part, use, s * len(prompts) + i, asked[i], sampler))
     return tuple(cells), tuple(blocked), sources
+
+
+def _code(use: MethodUse) -> list[Any]:
+    """The functions that make a method's pictures, one by one or several at once."""
+    return [use.method.fn, *([use.method.together] if use.method.together else [])]
 
 
 def sampler_digest(fields: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from bench.pipeline.score_plan import Picture, ScoreResult, SetJob, Task, Wanted
 from bench.progress import Progress
 from bench.registry import Metric
 from bench.store.features import Features
+from bench.store.raster import Raster
 from bench.types import Value
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from bench.store.ledger import Ledger
     from bench.store.records import Record
     from bench.suites.suite import Suite
+
+Pixels = np.ndarray | Raster
 
 
 def score(suite: Suite, store: Store, progress: Progress | None = None, *, device: str | None = None) -> ScoreResult:
@@ -111,17 +114,17 @@ class _Scorer:
     def _picture(self, picture: Picture, wanted: list[tuple[Task, Record]], cache: Features | None) -> None:
         """All that is wanted of one picture, whose pixels are gone before the next one's are read."""
         try:
-            rgb = self.store.read_image(picture.image_id)
+            pixels = self.store.open_image(picture.image_id)
         except StoreError as error:
             for task, about in wanted:
                 self._failed(task, about, error)
             return
         for task, about in wanted:
-            self._score(task, about, picture, rgb, cache)
+            self._score(task, about, picture, pixels, cache)
 
-    def _score(self, task: Task, about: Record, picture: Picture, rgb: np.ndarray, cache: Features | None) -> None:
+    def _score(self, task: Task, about: Record, picture: Picture, pixels: Pixels, cache: Features | None) -> None:
         try:
-            sample = self._sample(task, picture, rgb, cache)
+            sample = self._sample(task, picture, pixels, cache)
             found = task.metric.fn(sample, **task.use.params)
             values = [[v.name, v.index, v.value] for v in _declared(task.metric, found)]
             self.store.append(self.ledger.replacing({**about, "values": values}))
@@ -159,8 +162,8 @@ class _Scorer:
         view = score_plan.view_key(task, picture)
 
         def embed() -> np.ndarray:
-            rgb = self.store.read_image(picture.image_id)
-            return network.embed(views.crops(rgb, task.use.view, picture.canvas, picture.drawn_by(task.use.view)))
+            pixels = self.store.open_image(picture.image_id)
+            return network.embed(views.cuts(pixels, task.use.view, picture.canvas, picture.drawn_by(task.use.view)))
 
         def features() -> np.ndarray:
             return cache.get((picture.image_id, view), embed)
@@ -169,9 +172,9 @@ class _Scorer:
             return features()
         return cache.get((picture.image_id, f"logits:{view}"), lambda: network.logits(features()))
 
-    def _sample(self, task: Task, picture: Picture, rgb: np.ndarray, cache: Features | None) -> Sample:
+    def _sample(self, task: Task, picture: Picture, pixels: Pixels, cache: Features | None) -> Sample:
         place = (picture.prompt, picture.canvas, picture.cost, self.network, task.use.view)
-        return Sample(rgb, *place, image_id=picture.image_id, cache=cache, turn=picture.turn)
+        return Sample(pixels, *place, image_id=picture.image_id, cache=cache, turn=picture.turn)
 
     def _failed(self, task: Task, about: Record, error: BaseException) -> None:
         self._record_failure(about, error)

@@ -14,6 +14,8 @@ from methods.backbones.factory import Choice
 from methods.training.loop import Step
 from methods.training.loop import train as fit
 from methods.training.pictures import Folder, Pictures
+from methods.training.preferences import Preferences, is_preferences
+from methods.training.processes import own_device
 
 WORLD = "world"  # what --data calls ScrollWorld
 
@@ -33,9 +35,11 @@ def train(
 ) -> dict[str, Any]:
     """Train a method's weights, or go on with a training that was interrupted; the end is the same.
 
+    ``accelerate launch`` starts it once for each GPU: steps then see as many times as many examples.
+
     Args:
         method: a method that has a training.
-        data: a folder of pictures with captions, or ``world`` for ScrollWorld.
+        data: a folder of pictures with captions, ``world`` for ScrollWorld, or a folder of preferences.
         backbone: what is trained on; its own weights stay as they are.
         out: folder for the weights and ``card.json``.
         work: checkpoints; safe to delete, costs only time.
@@ -46,7 +50,7 @@ def train(
         report: called after every step.
 
     Returns:
-        the card, as written.
+        the card, as written; under ``accelerate launch`` from the first process, and empty from the others.
 
     Raises:
         UsageError: anything wrong with what is asked, before networks are loaded; ``out`` or ``work`` hold another one.
@@ -54,7 +58,7 @@ def train(
     """
     trainer = trainer_of(method)
     given = trainer.resolve(settings or {})
-    chosen = Choice(find("backbones", backbone), dict(options or {}))
+    chosen = Choice(find("backbones", backbone), own_device(dict(options or {})))
     chosen.describe()  # weights that are not here, first
     make = trainer.fn(chosen, pictures(data), **given)
     card = out / "card.json"
@@ -63,6 +67,9 @@ def train(
     return fit(make, method, work, out, bank=None, steps=steps, seed=seed, report=report)
 
 
-def pictures(data: str) -> Pictures:
-    """What ``data`` names: ScrollWorld, or a folder."""
-    return World() if data == WORLD else Folder(expanded(data))
+def pictures(data: str) -> Pictures | Preferences:
+    """What ``data`` names: ScrollWorld, preferences, or a folder of pictures."""
+    if data == WORLD:
+        return World()
+    folder = expanded(data)
+    return Preferences(folder) if is_preferences(folder) else Folder(folder)

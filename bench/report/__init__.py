@@ -6,6 +6,7 @@ from bench.lazy import rooms
 
 if TYPE_CHECKING:
     from bench.report import contact as contact
+    from bench.report import curves as curves
     from bench.report import export as export
     from bench.report import figure as figure
     from bench.report import gate as gate

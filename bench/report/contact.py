@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bench.analysis.columns import text
 from bench.errors import StoreError
 from bench.prompts.sets import spread
 from bench.report.wording import number
 from bench.store.index import query
+from bench.store.raster import STRIP, Raster
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -145,12 +148,12 @@ class _Sheet:
             pen.rectangle(
                 (self.x(first) - GAP // 2, head - 46, self.width - MARGIN + GAP // 2, height - MARGIN + 8), fill=TINT
             )
-        self.text(pen, MARGIN, MARGIN - 8, title, 28, INK, self.width - 2 * MARGIN)
-        self.text(pen, MARGIN, MARGIN + 30, subtitle, self.size, SOFT, self.width - 2 * MARGIN)
+        write_line(pen, MARGIN, MARGIN - 8, title, 28, INK, self.width - 2 * MARGIN)
+        write_line(pen, MARGIN, MARGIN + 30, subtitle, self.size, SOFT, self.width - 2 * MARGIN)
         for i, method in enumerate(self.methods):
             mark = "  control" if method in self.controls else ""
-            x = self.text(pen, self.x(i), head - 36, method, self.size + 4, INK, self.cell)
-            self.text(pen, x, head - 33, mark, self.size, SOFT, self.x(i) + self.cell - x)
+            x = write_line(pen, self.x(i), head - 36, method, self.size + 4, INK, self.cell)
+            write_line(pen, x, head - 33, mark, self.size, SOFT, self.x(i) + self.cell - x)
         y = head
         for strip in self.strips:
             self.strip(page, pen, strip, y, store)
@@ -168,7 +171,7 @@ class _Sheet:
         pen.line((MARGIN, y, self.width - MARGIN, y), fill=FAINT)
         several = len({s.part for s in self.strips}) > 1
         prompt = f"{strip.part}   {strip.prompt}" if several else strip.prompt
-        self.text(pen, MARGIN, y + 10, prompt, self.size + 2, INK, self.width - 2 * MARGIN)
+        write_line(pen, MARGIN, y + 10, prompt, self.size + 2, INK, self.width - 2 * MARGIN)
         top = y + self.size + 22
         wide, high = round(strip.width * self.scale), round(strip.height * self.scale)
         for i, method in enumerate(self.methods):
@@ -177,15 +180,18 @@ class _Sheet:
                 continue
             if shot.image_id is None:
                 pen.rectangle((x, top, x + wide - 1, top + high - 1), outline=FAINT)
-                self.text(pen, x + 12, top + (high - self.size) // 2 - 3, shot.note, self.size, SOFT, wide - 24)
+                write_line(pen, x + 12, top + (high - self.size) // 2 - 3, shot.note, self.size, SOFT, wide - 24)
                 continue
             page.paste(self.picture(store, shot.image_id, wide, high), (x, top))
-            self.text(pen, x, top + high + 6, self.caption(shot), self.size - 3, SOFT, self.cell)
+            write_line(pen, x, top + high + 6, self.caption(shot), self.size - 3, SOFT, self.cell)
 
     def picture(self, store: Store, image_id: str, wide: int, high: int) -> Image.Image:
         from PIL import Image
 
-        image = Image.fromarray(store.read_image(image_id))
+        pixels = store.open_image(image_id)
+        if not isinstance(pixels, np.ndarray):
+            return reduced(pixels, wide, high)
+        image = Image.fromarray(pixels)
         enlarged = self.scale >= 1
         return image.resize((wide, high), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)
 
@@ -193,15 +199,34 @@ class _Sheet:
         names = sorted(shot.scores, key=lambda n: (CAPTION.index(n) if n in CAPTION else len(CAPTION), n))
         return "  ·  ".join([f"{n} {number(shot.scores[n])}" for n in names[:3]] + ([shot.note] if shot.note else []))
 
-    def text(self, pen: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, fill: Any, room: float) -> float:
-        """Write a line that fits in ``room`` px, cut with an ellipsis; returns where it ends."""
-        font = _font(size)
-        if font.getlength(text) > room:
-            while text and font.getlength(text + "…") > room:
-                text = text[:-1]
-            text = text.rstrip() + "…"
-        pen.text((x, y), text, font=font, fill=fill)
-        return x + font.getlength(text)
+
+def write_line(pen: ImageDraw.ImageDraw, x: float, y: float, text: str, size: int, fill: Any, room: float) -> float:
+    """Write a line that fits in ``room`` px, cut with an ellipsis; returns where it ends."""
+    font = _font(size)
+    if font.getlength(text) > room:
+        while text and font.getlength(text + "…") > room:
+            text = text[:-1]
+        text = text.rstrip() + "…"
+    pen.text((x, y), text, font=font, fill=fill)
+    return x + font.getlength(text)
+
+
+def reduced(pixels: Raster, wide: int, high: int) -> Image.Image:
+    """A picture on disk at a smaller size: as Pillow resizes, first along its longer side, here a part at a time."""
+    from PIL import Image
+
+    filter, (height, width, _) = Image.Resampling.LANCZOS, pixels.shape
+    if width >= height:
+        narrow = Image.new("RGB", (wide, height))
+        for y in range(0, height, STRIP):
+            part = Image.fromarray(pixels[y : y + STRIP, :])
+            narrow.paste(part.resize((wide, part.height), filter), (0, y))
+    else:
+        narrow = Image.new("RGB", (width, high))
+        for x in range(0, width, STRIP):
+            part = Image.fromarray(pixels[:, x : x + STRIP])
+            narrow.paste(part.resize((part.width, high), filter), (x, 0))
+    return narrow.resize((wide, high), filter)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,25 +39,27 @@ def commit_point(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def write_file(path: Path, data: bytes, step: str | None = None) -> None:
+def write_file(path: Path, data: bytes | Iterable[bytes], step: str | None = None, size: int = 0) -> None:
     """Replace a file atomically: temporary file beside it, fsync, rename, fsync of the folder.
 
     Args:
         path: where to; missing folders are made.
-        data: all of it.
+        data: all of it, or its pieces as they are made.
         step: prefix of the commit points to pass (``image``).
+        size: about how many bytes the pieces are, to be told where the disk is full.
 
     Raises:
         StoreError: nothing could be written; no half-written file stays.
     """
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp")
-    with writing(path, len(data)):
+    pieces = [data] if isinstance(data, bytes) else data
+    with writing(path, len(data) if isinstance(data, bytes) else size):
         path.parent.mkdir(parents=True, exist_ok=True)
         if step:
             commit_point(f"{step}-before")
         try:
             with temporary.open("wb") as f:
-                f.write(data)
+                f.writelines(pieces)
                 f.flush()
                 os.fsync(f.fileno())
             if step:

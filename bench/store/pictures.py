@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,6 +121,15 @@ def levels(values: Any) -> np.ndarray:
     wide = np.asarray(values, dtype=np.float64)
     scaled: np.ndarray = np.rint(wide.clip(0, 1) * 255).astype(np.uint8)
     return scaled
+
+
+def packed(rgb: np.ndarray) -> bytes:
+    """The PNG file of a picture, uint8 (h, w, 3)."""
+    from PIL import Image
+
+    png = io.BytesIO()
+    Image.fromarray(rgb).save(png, format="png")
+    return png.getvalue()
 
 
 @contextmanager

@@ -9,24 +9,26 @@ Any number of processes may work on one store; only repairs want it for themselv
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.errors import StoreError
-from bench.ids import image_id as identify
-from bench.store import pictures, records
+import numpy as np
+
+from bench.errors import StoreError, UsageError
+from bench.ids import strips_id
+from bench.store import pictures, png, records, tiff
 from bench.store.commit import write_file
 from bench.store.ledger import Ledger
 from bench.store.pictures import opened, pixels
+from bench.store.raster import Raster, strips
 from bench.store.records import Journal, Record
-
-if TYPE_CHECKING:
-    import numpy as np
+from bench.types import large
 
 DEFAULT = Path("results/store")
 ENV = "SCROLLBENCH_STORE"
@@ -98,28 +100,36 @@ class Store:
         """Whether there is a file; its content is checked when it is read."""
         return self.image_path(image_id).is_file()
 
-    def write_image(self, rgb: np.ndarray) -> str:
+    def write_image(self, rgb: np.ndarray | Raster) -> str:
         """Keep a picture, uint8 (h, w, 3), and return its id. It is on disk, whole, when this returns.
+
+        A large one (:func:`bench.types.large`) is packed and written strip by strip.
 
         Raises:
             StoreError: it cannot be written (disk full: how much and where); nothing half-written stays.
             ValueError: no such picture, or one of more than ``bench.store.pictures.MAX_PIXELS``, which no one could
             read.
         """
-        from PIL import Image
-
-        if rgb.dtype.name != "uint8" or rgb.ndim != 3 or rgb.shape[2] != 3:
+        if rgb.dtype.name != "uint8" or len(rgb.shape) != 3 or rgb.shape[2] != 3:
             raise ValueError(f"a picture is uint8 (h, w, 3), got {rgb.dtype} {rgb.shape}")
-        if rgb.shape[0] * rgb.shape[1] > pictures.MAX_PIXELS:
-            raise ValueError(f"a picture has at most {pictures.MAX_PIXELS} pixels, got {rgb.shape[1]}x{rgb.shape[0]}")
-        name = identify(rgb)
-        png = io.BytesIO()
-        Image.fromarray(rgb).save(png, format="png")
-        write_file(self.image_path(name), png.getvalue(), step="image")
+        height, width, _ = rgb.shape
+        if height * width > pictures.MAX_PIXELS:
+            raise ValueError(f"a picture has at most {pictures.MAX_PIXELS} pixels, got {width}x{height}")
+        name = strips_id(rgb.shape, strips(rgb))
+        by_rows = large(height, width)
+        packed = png.encode(height, width, strips(rgb, png.ROWS)) if by_rows else pictures.packed(np.asarray(rgb))
+        write_file(self.image_path(name), packed, step="image", size=height * width * 3)
         return name
 
     def read_image(self, image_id: str) -> np.ndarray:
+        """A picture's pixels, all in memory, as :meth:`open_image` gives them."""
+        return np.asarray(self.open_image(image_id))
+
+    def open_image(self, image_id: str) -> np.ndarray | Raster:
         """A picture's pixels, uint8 (h, w, 3), checked against its id.
+
+        Of either kind ``pixels[y0:y1, x0:x1]`` is a window as an array. A large picture is unpacked to the store's
+        disk, where it stays as long as it is looked at; one that another program packed is read whole.
 
         Raises:
             StoreError: no such picture, or a damaged file; names the file and what to do.
@@ -127,13 +137,54 @@ class Store:
         path = self.image_path(image_id)
         if not path.is_file():
             raise StoreError(f"no picture {image_id} at {path}; `scrollbench generate` makes it again")
-        problem = _damage(path)
-        if isinstance(problem, str):
+        found = self._content(path)
+        if isinstance(found, str):
             raise StoreError(
-                f"damaged picture {path}: {problem}. `scrollbench store verify --repair` sets it aside, "
+                f"damaged picture {path}: {found}. `scrollbench store verify --repair` sets it aside, "
                 "`scrollbench generate` then makes just that picture again"
             )
-        return problem
+        return found
+
+    def copy_image(self, image_id: str, path: Path | str) -> Path:
+        """Write a picture out of the store, where viewers look for it.
+
+        Args:
+            image_id: which.
+            path: ``.png`` for the store's own file, ``.tif`` or ``.tiff`` for a tiled BigTIFF.
+
+        Raises:
+            UsageError: another ending.
+            StoreError: as :meth:`open_image`; or it cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (".png", *tiff.SUFFIXES):
+            raise UsageError(f"{path}: a picture is written as .png, .tif or .tiff; got {path.suffix or 'no ending'!r}")
+        pixels = self.open_image(image_id)
+        if path.suffix.lower() == ".png":
+            with self.image_path(image_id).open("rb") as file:
+                write_file(path, iter(partial(file.read, png.PIECE), b""))
+        else:
+            tiff.write_tiff(pixels, path)
+        return path
+
+    def _content(self, path: Path) -> np.ndarray | Raster | str:
+        """The pixels of a picture file, or what is wrong with it."""
+        try:
+            found = self._unpacked(path)
+        except StoreError:  # the disk is full: no fault of the file
+            raise
+        except Exception as error:  # decoders fail on broken bytes in many ways
+            return f"it does not decode ({error})"
+        name = strips_id(found.shape, strips(found))
+        return found if name == path.stem else f"its pixels do not match its name (they are {name})"
+
+    def _unpacked(self, path: Path) -> np.ndarray | Raster:
+        height, width = png.size(path)
+        if large(height, width) and height * width <= pictures.MAX_PIXELS:
+            with suppress(png.Foreign):
+                return Raster(self.root, height, width, png.decode(path))
+        with opened(path) as picture:
+            return pixels(picture)
 
     # -- upkeep
 
@@ -146,7 +197,7 @@ class Store:
         lines = list(records.scan(self.root / "records"))
         unreadable = [line for line in lines if line.problem]
         pictures = list(self._pictures())
-        damaged = {path: found for path in pictures if isinstance(found := _damage(path), str)}
+        damaged = {path: found for path in pictures if isinstance(found := self._content(path), str)}
         if repair:
             records.set_aside(unreadable)
             for path in damaged:
@@ -186,13 +237,3 @@ class Store:
 
     def _pictures(self) -> Iterator[Path]:
         return iter(sorted((self.root / "images").glob("*/*.png")))
-
-
-def _damage(path: Path) -> np.ndarray | str:
-    """The pixels of a picture file, or what is wrong with it."""
-    try:
-        with opened(path) as picture:
-            rgb = pixels(picture)
-    except Exception as error:  # decoders fail on broken bytes in many ways
-        return f"it does not decode ({error})"
-    return rgb if identify(rgb) == path.stem else f"its pixels do not match its name (they are {identify(rgb)})"

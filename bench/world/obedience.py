@@ -1,25 +1,29 @@
 """Quality gates of the trained miniature: does the base model obey its captions on native squares?
 
 Every claim about repetition on a panorama rests on this: a square that asks for one thing must show exactly one, a
-square that asks for an empty sky must show none. Counted by both detectors, on fresh captions.
+square that asks for an empty sky must show none. Counted by both detectors, on fresh captions. The same question is put
+to a method's panoramas, where it is the method that is asked.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.noise import Noise
+from bench.registry import Method
 from bench.store.pictures import levels
 from bench.types import Canvas, Prompt
 from bench.world.detectors import detect
+from bench.world.render import HEIGHT
 from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 from methods.backbones import Conditioning
 from methods.direct import direct_latents
 from methods.direct_tokens import direct_tokens
+from methods.shared.control import ROWS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,10 +41,12 @@ def squares(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     batch: int = 32,
+    control: Tensor | None = None,
 ) -> Iterator[np.ndarray]:
     """Native squares of a latent backbone, or single frames of a video one: uint8 (h, w, 3), one a text.
 
-    Noise is keyed by text and position.
+    Noise is keyed by text and position. ``control`` are pictures (n, 3, h, w), one a text, for a network within
+    :func:`methods.shared.control.watched`.
     """
     import torch
 
@@ -54,6 +60,8 @@ def squares(
             return torch.cat([half for pair in zip(*(table.chunk(2) for table in tables)) for half in pair])
 
         c = Conditioning(both([t.embeds for t in told]), {k: both([t.added[k] for t in told]) for k in told[0].added})
+        if control is not None:
+            c = Conditioning(c.embeds, {**c.added, ROWS: control[start : start + batch].repeat(2, 1, 1, 1)})
         x = torch.cat(
             [
                 Noise(seed, f"{start + i}:{t}").normal("canvas", (1, backbone.channels, *cells))
@@ -78,18 +86,47 @@ def token_squares(
         yield levels(picture.permute(1, 2, 0))
 
 
-def obedience(
-    backbone: LatentBackbone | VideoBackbone | TokensBackbone, n: int = 400, seed: int = 0
-) -> list[dict[str, Any]]:
-    """How often n squares of fresh captions show what was asked, one row a detector and kind of caption.
+Draw = Callable[[Any, list[str], int], Iterator[np.ndarray]]  # of a backbone, texts and a seed one picture a text
 
-    Rows: ``{"asked", "detector", "n", "exactly_one", "any"}``; ``any`` is the share with one thing or more. For
-    captions of an empty sky only ``any`` matters: it must be small.
+
+def scrolls(method: Method, width: int, knobs: Mapping[str, Any]) -> Draw:
+    """What makes panoramas of ``width`` px by a method, uint8 (32, width, 3).
+
+    Args:
+        knobs: of the method; its ``steps`` and ``guidance`` are those of squares unless set here.
+
+    Raises:
+        UsageError: unknown knobs, wrong types.
+    """
+    usual = {k: v for k, v in (("steps", STEPS), ("guidance", GUIDANCE)) if k in method.params}
+    given = method.resolve({**usual, **knobs})
+
+    def draw(backbone: Any, texts: list[str], seed: int) -> Iterator[np.ndarray]:
+        for i, text in enumerate(texts):
+            noise = Noise(seed, f"{i}:{text}")
+            picture = method.fn(backbone, Prompt(str(i), text), Canvas(width, HEIGHT), noise, **given)
+            yield levels(picture.permute(1, 2, 0))
+
+    return draw
+
+
+def obedience(
+    backbone: LatentBackbone | VideoBackbone | TokensBackbone, n: int = 400, seed: int = 0, draw: Draw | None = None
+) -> list[dict[str, Any]]:
+    """How often n pictures of fresh captions show what was asked, one row a detector and kind of caption.
+
+    Rows: ``{"asked", "detector", "n", "mean", "exactly_one", "any"}``: mean count of things, share of pictures with one
+    thing, and with one or more. For captions of an empty sky only ``any`` matters: it must be small.
+
+    Args:
+        draw: what makes the pictures; None for native squares.
     """
     rng = np.random.default_rng([2**43, seed])
     scenes = [sample_scene(rng) for _ in range(n)]
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    draw: Callable[..., Iterator[np.ndarray]] = token_squares if backbone.family == "tokens" else squares
+    if draw is None:
+        draw = token_squares if backbone.family == "tokens" else squares  # type: ignore[assignment]
+        assert draw is not None
     for scene, rgb in zip(scenes, draw(backbone, [caption(s) for s in scenes], seed)):
         for detector in ("colour", "net"):
             found[scene.unique or "empty sky", detector].append(count(rgb, scene, detector))
@@ -101,6 +138,7 @@ def obedience(
                 "asked": asked,
                 "detector": detector,
                 "n": len(c),
+                "mean": float(c.mean()),
                 "exactly_one": float((c == 1).mean()),
                 "any": float((c > 0).mean()),
             }

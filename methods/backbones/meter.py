@@ -106,3 +106,31 @@ class Meter:
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
         return None
+
+
+class SharedMeter(Meter):
+    """A meter of several pictures in the making: what it counts is theirs together, remarks can be one's own."""
+
+    def reset(self) -> None:
+        """Forget everything counted so far and start watching memory anew."""
+        super().reset()
+        self._picture: int | None = None
+        self._whose: dict[str, set[int | None]] = {}
+
+    @contextmanager
+    def picture(self, i: int) -> Iterator[None]:
+        """What is flagged inside the block is said of the i-th of the pictures; elsewhere, of all."""
+        before, self._picture = self._picture, i
+        try:
+            yield
+        finally:
+            self._picture = before
+
+    def flag(self, remark: str) -> None:
+        """Note something about a picture, or about all, once."""
+        super().flag(remark)
+        self._whose.setdefault(remark, set()).add(self._picture)
+
+    def flags_of(self, i: int) -> list[str]:
+        """Remarks about the i-th picture."""
+        return [remark for remark in self.flags if self._whose[remark] & {None, i}]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor as Tensor
 
-    from methods.backbones.meter import Meter
+    from methods.backbones.meter import Meter, SharedMeter
 else:  # the name is needed when signatures are read; torch itself is not
     Tensor = Any
 
@@ -119,7 +119,9 @@ class LatentBackbone(Protocol):
 
 
 class TokenWalk(Protocol):
-    """An autoregressive network on its way through one grid of tokens; it owns the key-value cache.
+    """An autoregressive network on its way through a grid of tokens, of one picture or of several in step.
+
+    It owns the key-value cache.
 
     Positions count cells in raster order from 0. An entry may be written again: later tokens then see the new one,
     and entries behind a position are never seen from it, however old. A step on a position before which something was
@@ -127,14 +129,18 @@ class TokenWalk(Protocol):
     """
 
     def tell(self, conditioning: Conditioning) -> Tensor:
-        """Put the prompt (m = 1) into the text slots; tokens stay. Guided logits (codes) of position 0, float32."""
+        """Put the prompts into the text slots, one for all pictures or one each; tokens stay.
+
+        Returns the guided logits (pictures, codes) of position 0, float32.
+        """
         ...
 
     def feed(self, tokens: Tensor | Sequence[int], positions: Sequence[int]) -> Tensor:
-        """Put n tokens at n positions in one call, each seeing itself and all before it.
+        """Put n tokens at n positions that follow each other in one call, each seeing itself and all before it.
 
-        Returns the guided logits u + g (c - u) of the token after the last one given, (codes), float32. Counts 2
-        evaluations whatever n is, 1 where g is exactly 1.
+        ``tokens`` are (pictures, n), or (n) for all pictures alike. Returns the guided logits u + g (c - u) of the
+        token after the last one given, (pictures, codes), float32. Counts 2 evaluations a picture whatever n is, 1
+        where g is exactly 1.
         """
         ...
 
@@ -156,16 +162,20 @@ class TokensBackbone(Protocol):
     side: int  # of the native square, in tokens
     factor: int  # pixels per token
     codes: int  # size of the codebook
+    batch: int  # pictures that may walk together
     device: torch.device
     dtype: torch.dtype  # of pictures
-    meter: Meter
+    meter: SharedMeter
 
     def condition(self, prompt: str, negative: str = "") -> Conditioning:
         """Encode a prompt and its negative (m = 1); ``added["mask"]`` (2, slots) is true where there is text."""
         ...
 
-    def walk(self, grid: tuple[int, int], guidance: float) -> TokenWalk:
-        """A fresh walk over a grid of (height, width) tokens, with room for all of them."""
+    def walk(self, grid: tuple[int, int], guidance: float, pictures: int = 1) -> TokenWalk:
+        """A fresh walk over a grid of (height, width) tokens, with room for all of them.
+
+        A walk of several ``pictures`` gives each the logits it has alone, or says where it does not.
+        """
         ...
 
     def decode(self, tokens: Tensor) -> Tensor:

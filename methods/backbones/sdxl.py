@@ -113,6 +113,6 @@ sdxl = Factory(
     "latent",
     _load,
     lambda **o: locate(o["model"], o["revision"], LAYOUT),
-    lambda **o: SDXL("sdxl", "", blank_parts("sdxl"), **o),
+    lambda folder=None, **o: SDXL("sdxl", "", blank_parts(folder or "sdxl"), **o),
     changes=("sampler", "vae_tiling"),
 )

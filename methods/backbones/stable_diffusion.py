@@ -154,7 +154,7 @@ def _load_sd21(
 
 
 def _blank(name: str) -> Any:
-    return lambda **options: StableDiffusion(name, "", blank_parts(name), **options)
+    return lambda folder=None, **options: StableDiffusion(name, "", blank_parts(folder or name), **options)
 
 
 world_sd = Factory(
@@ -162,7 +162,7 @@ world_sd = Factory(
     "latent",
     _load_world,
     lambda **_: locate(str(world_folder()), None, LAYOUT),
-    lambda **o: StableDiffusion("world-sd", "", blank_parts(world_folder()), **o),
+    lambda folder=None, **o: StableDiffusion("world-sd", "", blank_parts(folder or world_folder()), **o),
 )
 from_pretrained = Factory(
     "diffusers", "latent", _load_any, lambda **o: locate(o["model"], o["revision"], LAYOUT), changes=CHANGES

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
 from methods.backbones.factory import Factory
-from methods.backbones.identity import Part, Weights, locate
+from methods.backbones.identity import Part, Weights, locate, world_folder
 from methods.backbones.loading import blank_parts
 from methods.backbones.network import LatentNetwork, load_low
 from methods.backbones.protocols import Conditioning, Scheduler
@@ -35,6 +35,7 @@ LAYOUT = {
 
 CHANGES = ("shift", "vae_tiling")
 T5_TOKENS = 512
+WORLD_CLIP = (15, 8, 8)  # latent frames, and cells of a square
 
 
 class Wan(LatentNetwork):
@@ -176,6 +177,12 @@ def _load_large(
     return _load("wan-14b", model, revision, {**options, "shift": shift})
 
 
+def _load_world(shift: float | None = None, **options: Any) -> Wan:
+    """The embedded miniature of Wan2.1's layout: text to 32 px squares and near-still clips of ScrollWorld."""
+    weights, parts = load_low(str(world_folder("world-wan")), None, LAYOUT, options)
+    return Wan("world-wan", weights, parts, native=WORLD_CLIP, shift=shift, **options)
+
+
 def _blank(name: str) -> Any:
     return lambda folder=None, **options: Wan(name, "", blank_parts(folder or name), **options)
 
@@ -186,3 +193,13 @@ def _locate(model: str, revision: str | None, **_: Any) -> Weights:
 
 wan_small = Factory("wan-1.3b", "video", _load_small, _locate, _blank("wan-1.3b"), CHANGES)
 wan_large = Factory("wan-14b", "video", _load_large, _locate, _blank("wan-14b"), CHANGES)
+world_wan = Factory(
+    "world-wan",
+    "video",
+    _load_world,
+    lambda **_: locate(str(world_folder("world-wan")), None, LAYOUT),
+    lambda folder=None, **o: Wan(
+        "world-wan", "", blank_parts(folder or world_folder("world-wan")), native=WORLD_CLIP, **o
+    ),
+    CHANGES,
+)

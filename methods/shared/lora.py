@@ -2,7 +2,8 @@
 
 Pairs stay beside the weights, so that each group of tokens of one call may have its own. Files are safetensors as
 diffusers writes them, ``transformer.MODULE.lora_A.weight`` (r, in) and ``.lora_B.weight`` (out, r), or as peft does
-(``base_model.model.MODULE...``). s is alpha / r: alpha of the file's ``.alpha``, of its metadata, else r.
+(``base_model.model.MODULE...``); of a U-Net ``unet.MODULE.lora.down.weight`` and ``.lora.up.weight``, or the same with
+A and B. s is alpha / r: alpha of the file's ``.alpha``, of its metadata, else r.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from methods.backbones import Tensor
 
 FILE = "pytorch_lora_weights.safetensors"  # what diffusers calls it in a folder
 _KEY = re.compile(r"(?P<module>.+?)\.(?P<part>lora_[AB](?:\.default)?\.weight|alpha)")
-_PREFIX = re.compile(r"(transformer|base_model\.model)\.")
+_PREFIX = re.compile(r"(transformer|unet|base_model\.model)\.")
+_OF_UNET = ((".lora.down.", ".lora_A."), (".lora.up.", ".lora_B."))  # how diffusers still spells those of a U-Net
 # Other spellings and other things: first what the names look like, then what it is.
 _FOREIGN = (
     ("lora_unet_", "a kohya LoRA (original FLUX names)"),
@@ -76,19 +78,23 @@ def fresh(shapes: Shapes, rank: int, draw: Callable[[tuple[int, ...]], Tensor], 
     return made
 
 
-def save(adapter: Adapter, path: Path) -> None:
-    """Write a file that :func:`load` and diffusers' ``load_lora_weights`` read. Pairs must have one factor."""
+def save(adapter: Adapter, path: Path, network: str = "transformer") -> None:
+    """Write a file that :func:`load` and diffusers' ``load_lora_weights`` read. Pairs must have one factor.
+
+    Args:
+        network: which part of the pipeline they are of: ``transformer`` or ``unet``.
+    """
     from safetensors.torch import save_file
 
     tensors, alphas = {}, set()
     for name, lora in adapter.items():
-        tensors[f"transformer.{name}.lora_A.weight"] = lora.a.detach().contiguous()
-        tensors[f"transformer.{name}.lora_B.weight"] = lora.b.detach().contiguous()
+        tensors[f"{network}.{name}.lora_A.weight"] = lora.a.detach().contiguous()
+        tensors[f"{network}.{name}.lora_B.weight"] = lora.b.detach().contiguous()
         alphas.add((lora.a.shape[0], lora.scale * lora.a.shape[0]))
     if len(alphas) != 1:
         raise ValueError(f"one rank and one factor for all pairs, got {sorted(alphas)}")
     rank, alpha = alphas.pop()
-    told = json.dumps({"transformer.r": rank, "transformer.lora_alpha": alpha})
+    told = json.dumps({f"{network}.r": rank, f"{network}.lora_alpha": alpha})
     save_file(tensors, path, metadata={"lora_adapter_metadata": told})  # one entry: several come in a random order
 
 
@@ -199,12 +205,15 @@ def _header(path: Path) -> _Header:
     shapes, told = header(path)
     names = {}
     for key in shapes:
+        spelt = key
+        for theirs, ours in _OF_UNET if key.startswith("unet.") else ():
+            spelt = spelt.replace(theirs, ours)
         for sign, what in _FOREIGN:
-            if sign in key:
+            if sign in spelt:
                 raise UsageError(
                     f"{path} holds {key!r}: {what}; expected transformer.MODULE.lora_A.weight and .lora_B.weight"
                 )
-        bare = _PREFIX.sub("", key, count=1) if _PREFIX.match(key) else key
+        bare = _PREFIX.sub("", spelt, count=1)
         match = _KEY.fullmatch(bare)
         if match is None:
             raise UsageError(f"{path} holds {key!r}; expected transformer.MODULE.lora_A.weight and .lora_B.weight")
@@ -218,7 +227,8 @@ def _alpha(path: Path, told: str | None) -> float | None:
     if told is None:
         return None
     try:
-        alpha = json.loads(told).get("transformer.lora_alpha")
+        about = json.loads(told)
+        alpha = about.get("transformer.lora_alpha", about.get("unet.lora_alpha"))
         return None if alpha is None else float(alpha)
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path}: its lora_adapter_metadata cannot be read: {error}") from error

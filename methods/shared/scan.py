@@ -36,17 +36,20 @@ class Scan(NamedTuple):
         frame: of the canvas that a frame shows.
         step: delta.
         stops: how many frames stand below each other and side by side.
+        backwards: whether the camera goes the other way, from the last place to the first.
     """
 
     frame: tuple[int, int]
     step: int
     stops: tuple[int, int]
+    backwards: bool = False
 
     @property
     def places(self) -> list[tuple[int, int]]:
         """(row, column) of each frame among the stops, in the order of time: each beside the one before."""
         rows, columns = self.stops
-        return [(i, j) for i in range(rows) for j in (range(columns) if i % 2 == 0 else reversed(range(columns)))]
+        way = [(i, j) for i in range(rows) for j in (range(columns) if i % 2 == 0 else reversed(range(columns)))]
+        return way[::-1] if self.backwards else way
 
     @property
     def anchors(self) -> list[tuple[int, int]]:

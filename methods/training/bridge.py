@@ -45,7 +45,8 @@ from methods.shared.flux_streams import ADAPTED, Attend, Inputs, predict
 from methods.shared.positions import axes_of
 from methods.shared.sparse_attention import choose
 from methods.shared.token_layout import Layout, Tokens, allowed, tokens
-from methods.training.loop import adamw, warm_and_falling
+from methods.training.loop import adamw, check_numbers, warm_and_falling
+from methods.training.pairs import Pairs
 from methods.training.pictures import Key, Kind, Pictures
 from methods.training.prodigy import Prodigy
 
@@ -56,27 +57,6 @@ HELD_OUT, TIMES = 8, (0.2, 0.4, 0.6, 0.8)  # pictures of each kind, and times, o
 
 
 Prepared = tuple[tuple[Tensor, ...], tuple[Tensor, Tensor], Attend]
-
-
-class Pairs(nn.Module):
-    """The low-rank pairs of some layers, trainable.
-
-    Args:
-        shapes: the layers.
-        rank, alpha: their factor is alpha / rank.
-    """
-
-    def __init__(self, shapes: lora.Shapes, rank: int, alpha: float) -> None:
-        super().__init__()
-        seeded = torch.Generator().manual_seed(torch.initial_seed())  # whatever loading has drawn
-        made = lora.fresh(shapes, rank, lambda shape: torch.randn(shape, generator=seeded))
-        self.names, self.factor = list(made), alpha / rank
-        self.a = nn.ParameterList([pair.a for pair in made.values()])
-        self.b = nn.ParameterList([pair.b for pair in made.values()])
-
-    def adapter(self) -> dict[str, lora.Lora]:
-        """As :func:`methods.shared.flux_streams.predict` takes them."""
-        return {name: lora.Lora(a, b, self.factor) for name, a, b in zip(self.names, self.a, self.b, strict=True)}
 
 
 class Bridge:
@@ -286,11 +266,4 @@ def _check(knobs: Mapping[str, Any]) -> None:
     for knob, values in (("optimiser", tuple(RATES)), ("masks", MASKS)):
         if knobs[knob] not in values:
             raise UsageError(f"scale-dit: unknown {knob} {knobs[knob]!r}; {near(knobs[knob], values)}")
-    for knob in ("rank", "batch", "accumulate"):
-        if knobs[knob] < 1:
-            raise UsageError(f"scale-dit: {knob} must be at least 1, got {knobs[knob]}")
-    for knob in ("alpha", "lr", "clip"):
-        if knobs[knob] is not None and not knobs[knob] > 0:
-            raise UsageError(f"scale-dit: {knob} must be above 0, got {knobs[knob]}")
-    if not 0 <= knobs["drop"] <= 1:
-        raise UsageError(f"scale-dit: drop must be 0 to 1, a probability; got {knobs['drop']}")
+    check_numbers("scale-dit", knobs)

@@ -2,14 +2,15 @@
 
 Every step draws its data and noise from a generator keyed by (recipe, step), so a run that was interrupted
 and resumed equals one that was not, on the same machine. Recipes of the miniature live in ``bench.world.recipes``.
+Under ``accelerate launch`` every process takes part in every step (:mod:`methods.training.processes`).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,9 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from methods.training import checkpoint, curves
+from methods.training.processes import Processes
 
 CHECKPOINT_EVERY = 250  # steps
 CHECKPOINT_SECONDS = 600.0  # or so much time, where steps are long
+RECENT = 50  # steps, whose losses are the usual one
 
 
 class Recipe(Protocol):
@@ -40,6 +44,8 @@ class Recipe(Protocol):
     #   rate(step, steps) -> float, times those rates: warm_and_falling();
     #   accumulate: int, losses that are averaged in a step: 1;   gradient_norm: float, at most: 1;
     #   averaged: bool, whether what is saved is a moving average of the steps' weights: True;
+    #   spike: float, how many times the median of the last losses ends the training, as no number does: never;
+    #   measured() -> dict of numbers of the step just taken, kept as curves.csv and curves.png: none;
     #   settings: dict of plain values that decide the result, for the card; a checkpoint of others is refused: {}.
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
@@ -108,6 +114,22 @@ def muon_and_adamw(module: nn.Module, blocks: Iterable[nn.Module], lr: float) ->
     return [Muon(matrices.values(), lr), adamw(rest, lr)]
 
 
+def check_numbers(owner: str, knobs: Mapping[str, Any]) -> None:
+    """Refuse the numbers of a training's usual knobs that are out of range; None is any knob's own default.
+
+    Raises:
+        UsageError: such a knob.
+    """
+    for knob in ("rank", "batch", "accumulate", "size", "frames"):
+        if knobs.get(knob) is not None and knobs[knob] < 1:
+            raise UsageError(f"{owner}: {knob} must be at least 1, got {knobs[knob]}")
+    for knob in ("alpha", "lr", "clip", "shift"):
+        if knobs.get(knob) is not None and not knobs[knob] > 0:
+            raise UsageError(f"{owner}: {knob} must be above 0, got {knobs[knob]}")
+    if not 0 <= knobs["drop"] <= 1:
+        raise UsageError(f"{owner}: drop must be 0 to 1, a probability; got {knobs['drop']}")
+
+
 @dataclass
 class Step:
     """What the loop tells its caller after each step."""
@@ -126,6 +148,7 @@ class State:
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
     budgets: list[int] = field(default_factory=list)  # each decides the rates of its steps; more than one if prolonged
+    curves: list[dict[str, float]] = field(default_factory=list)
 
 
 def train(
@@ -153,13 +176,14 @@ def train(
         bank: what the recipe draws its batches from; handed to ``make`` as it is.
 
     Returns:
-        the card, as written.
+        the card, as written; of several processes the first one's, empty from the others.
 
     Raises:
-        UsageError: the work folder holds a training of this name with other settings.
-        FloatingPointError: a loss that is no number.
+        UsageError: the work folder holds a training of this name with other settings, or damaged checkpoints only.
+        FloatingPointError: a loss that is no number, or a spike; the last checkpoint is as it was.
     """
     torch.manual_seed(seed)
+    processes = Processes()
     recipe = make(bank, work, out)
     total = steps or recipe.steps
     parameters = [p for p in recipe.module.parameters() if p.requires_grad]
@@ -168,17 +192,20 @@ def train(
     rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
     rate, clip = getattr(recipe, "rate", warm_and_falling), getattr(recipe, "gradient_norm", 1.0)
     parts, settings = getattr(recipe, "accumulate", 1), dict(getattr(recipe, "settings", {}))
+    settings |= {"processes": processes.number} if processes.number > 1 else {}
     averaged = getattr(recipe, "averaged", True)
     ema = {k: v.detach().clone() for k, v in recipe.module.state_dict().items()} if averaged else {}
     state = State()
-    checkpoint = work / name / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        _check_settings(saved.get("settings", {}), settings, checkpoint)
+    measured, spike = getattr(recipe, "measured", None), getattr(recipe, "spike", None)
+    folder = work / name
+    saved = checkpoint.last(folder)
+    if saved is not None:
+        _check_settings(saved.get("settings", {}), settings, folder / checkpoint.NAME)
         recipe.module.load_state_dict(saved["module"])
         for optimiser, kept in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
-        ema, state = saved["ema"], State(saved["step"], saved["seconds"], saved["losses"], saved["budgets"])
+        ema = saved["ema"]
+        state = State(saved["step"], saved["seconds"], saved["losses"], saved["budgets"], saved.get("curves", []))
 
     if state.step < total and state.budgets[-1:] != [total]:
         state.budgets.append(total)
@@ -187,7 +214,8 @@ def train(
     kept_at = time.monotonic()
     while state.step < total:
         began = time.monotonic()
-        rng = np.random.default_rng([seed, key, state.step])
+        others = [processes.index] if processes.index else []
+        rng = np.random.default_rng([seed, key, state.step, *others])
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         factor = rate(state.step, total)
         for optimiser, begun in zip(optimisers, rates):
@@ -199,6 +227,8 @@ def train(
             part = recipe.loss(rng, noise) / parts
             part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
+        loss = processes.average(parameters, loss)
+        _check_loss(name, state, loss, spike)
         nn.utils.clip_grad_norm_(parameters, clip)
         for optimiser in optimisers:
             optimiser.step()
@@ -211,22 +241,28 @@ def train(
                     ema[k].copy_(v)
         state.step += 1
         state.losses.append(loss)
+        if measured:
+            state.curves.append(measured())
         state.seconds += time.monotonic() - began
-        if not np.isfinite(state.losses[-1]):
-            raise FloatingPointError(
-                f"{name}: loss is {state.losses[-1]} at step {state.step}; nothing was overwritten"
-            )
+        if processes.index:
+            continue
         report(Step(state.step, total, float(np.mean(state.losses[-50:])), state.seconds))
         late = time.monotonic() - kept_at > CHECKPOINT_SECONDS  # when it is written changes nothing of what is learnt
         if state.step % CHECKPOINT_EVERY == 0 or state.step == total or late:
-            _save_checkpoint(checkpoint, recipe.module, optimisers, ema, state, settings)
+            _keep(folder, recipe.module, optimisers, ema, state, settings)
             kept_at = time.monotonic()
 
     if averaged:
         recipe.module.load_state_dict(ema)
     recipe.module.eval()
+    if processes.index:
+        processes.wait()
+        return {}
     out.mkdir(parents=True, exist_ok=True)
     recipe.save(out)
+    if state.curves:
+        curves.write_table(out / "curves.csv", state.curves)
+        curves.draw(out / "curves.png", state.curves)
     card = {
         "name": name,
         "data": recipe.data,
@@ -243,6 +279,7 @@ def train(
         "held_out": {k: round(float(v), 4) for k, v in recipe.evaluate().items()},
     }
     (out / recipe.card).write_text(json.dumps(card, indent=1) + "\n")
+    processes.wait()
     return card
 
 
@@ -253,25 +290,31 @@ def _check_settings(begun: dict[str, Any], wanted: dict[str, Any], checkpoint: P
         raise UsageError(f"{checkpoint} was begun with other settings ({told}): choose another --work, or those again")
 
 
-def _save_checkpoint(
-    path: Path,
+def _check_loss(name: str, state: State, loss: float, spike: float | None) -> None:
+    usual = float(np.median(state.losses[-RECENT:])) if len(state.losses) >= RECENT else np.inf
+    if not np.isfinite(loss):
+        what = f"loss is {loss}"
+    elif spike is not None and loss > spike * usual:
+        what = f"loss {loss:.4g} is more than {spike:g} times the {usual:.4g} of the last {RECENT} steps"
+    else:
+        return
+    raise FloatingPointError(f"{name}: {what} at step {state.step + 1}; nothing was overwritten")
+
+
+def _keep(
+    folder: Path,
     module: nn.Module,
     optimisers: list[torch.optim.Optimizer],
     ema: dict[str, Tensor],
     state: State,
     settings: dict[str, Any],
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_suffix(".tmp")
-    torch.save(
-        {
-            "module": module.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "ema": ema,
-            "step": state.step, "seconds": state.seconds, "losses": state.losses,
-            "budgets": state.budgets, "settings": settings,
-        },
-        temp,
-    )  # fmt: skip
-    temp.replace(path)
+    checkpoint.keep(folder, {
+        "module": module.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "ema": ema,
+        "settings": settings, **asdict(state),
+    })  # fmt: skip
+    if state.curves:
+        curves.write_table(folder / "curves.csv", state.curves)
 
 
 def save_half(module: nn.Module, path: Path) -> None:

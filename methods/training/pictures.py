@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from PIL import Image
 
 from bench.errors import UsageError
 from bench.ids import digest, file_digest
@@ -47,6 +50,38 @@ class Pictures(Protocol):
             UsageError: there are none.
         """
         ...
+
+    def draw(self, kind: Kind, rng: np.random.Generator, fresh: bool = False) -> Key:
+        """An example; ``fresh``: such as no training draws."""
+        ...
+
+    def look(self, kind: Kind, key: Key) -> tuple[np.ndarray, str]:
+        """Its picture, uint8 (height, width, 3), and its caption."""
+        ...
+
+    def scrolls(self, side: int, unit: int, long: int) -> Scrolls:
+        """The same as whole pictures: a short side of ``side`` px, a longer one of more than ``long``, in ``unit``s.
+
+        Raises:
+            UsageError: there are none.
+        """
+        ...
+
+
+class Scrolls(Protocol):
+    """Where a training on whole pictures draws from.
+
+    Attributes:
+        about: what they are, for the card.
+        identity: names their content.
+        fresh: whether there are examples that no training draws.
+        kinds: their canvases; a canvas's ``ratio`` is 1.
+    """
+
+    about: str
+    identity: str
+    fresh: bool
+    kinds: tuple[Kind, ...]
 
     def draw(self, kind: Kind, rng: np.random.Generator, fresh: bool = False) -> Key:
         """An example; ``fresh``: such as no training draws."""
@@ -109,3 +144,56 @@ class Folder:
         """The crop, and the caption of the whole."""
         i, y, x = key
         return read_picture(self.files[i])[y : y + kind.height, x : x + kind.width], self.captions[i]
+
+    def scrolls(self, side: int, unit: int, long: int) -> FolderScrolls:
+        """All pictures, whole. Raises ``UsageError`` on such as are too small or too short."""
+        return FolderScrolls(self.files, self.captions, self.about, self.identity, side, unit, long)
+
+
+class FolderScrolls:
+    """A folder's pictures, each as large as its own proportions say; what is no whole token is cut off evenly.
+
+    Args:
+        files, captions: the pictures and their texts.
+        about, identity: of the folder.
+        side: px of the short side.
+        unit: px that sides are multiples of.
+        long: px that the long side is longer than.
+
+    Raises:
+        UsageError: pictures that are smaller or shorter; only their heads are read.
+    """
+
+    fresh = False
+
+    def __init__(
+        self, files: Sequence[Path], captions: Sequence[str], about: str, identity: str, side: int, unit: int, long: int
+    ) -> None:
+        self.files, self.captions, self.about, self.identity = files, captions, about, identity
+        self._sizes, problems = [], []
+        for file in files:
+            head = read_head(file)
+            sides, short = (head.width, head.height), min(head.width, head.height)
+            width, height = (side if n == short else n * side // short // unit * unit for n in sides)
+            if short < side or max(width, height) <= long:
+                problems.append(
+                    f"{file}: {head.width}x{head.height}; expected a short side of at least {side} px, and a long one "
+                    f"of more than {long} px once the short one has {side}"
+                )
+            self._sizes.append((width, height))
+        refuse(problems)
+        self.kinds = tuple(Kind(*size, 1, n) for size, n in sorted(Counter(self._sizes).items()))
+
+    def draw(self, kind: Kind, rng: np.random.Generator, fresh: bool = False) -> Key:
+        """A picture of this size."""
+        able = [i for i, size in enumerate(self._sizes) if size == (kind.width, kind.height)]
+        return (able[int(rng.integers(0, len(able)))],)
+
+    def look(self, kind: Kind, key: Key) -> tuple[np.ndarray, str]:
+        """The picture, resized, and its caption."""
+        rgb = Image.fromarray(read_picture(self.files[key[0]]))
+        times = min(rgb.width / kind.width, rgb.height / kind.height)
+        x, y = (rgb.width - kind.width * times) / 2, (rgb.height - kind.height * times) / 2
+        box = (x, y, rgb.width - x, rgb.height - y)
+        small = rgb.resize((kind.width, kind.height), Image.Resampling.LANCZOS, box)
+        return np.asarray(small), self.captions[key[0]]

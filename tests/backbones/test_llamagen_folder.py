@@ -195,7 +195,7 @@ def test_the_image_tokenizer_stays_in_high_precision(folder: Path, precision: st
     assert b.dtype == picture(b).dtype == getattr(torch, rest)
     walk = b.walk((4, 4), 2.0)
     assert walk.tell(b.condition("a boat")).dtype == torch.float32
-    assert walk.cache.keys.dtype == getattr(torch, network)
+    assert walk.cache.keys[0].dtype == getattr(torch, network)
 
 
 def test_all_that_is_wrong_with_a_folder_is_said_at_once(copy: Path) -> None:
@@ -336,9 +336,9 @@ def test_a_full_size_pass_over_prompt_and_square_has_the_right_shape() -> None:
     told = b.condition("a boat")
     assert told.embeds.shape == (2, 120, 2048)
     walk = b.walk((32, 32), 7.5)
-    assert walk.tell(told).shape == (16384,)
+    assert walk.tell(told).shape == (1, 16384)
     tokens = torch.zeros(1024, dtype=torch.long, device="meta")
-    assert walk.feed(tokens, range(1024)).shape == (16384,)
+    assert walk.feed(tokens, range(1024)).shape == (1, 16384)
     x = torch.cat([b.gpt.cls_embedding(told.embeds), b.gpt.tok_embeddings(tokens).expand(2, -1, -1)], 1)
     slots = torch.arange(1144, device="meta")
     assert b.gpt(x, walk.rotary, slots, walk.mask(slots, 1144), walk.cache).shape == (2, 1144, 16384)

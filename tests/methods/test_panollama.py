@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,11 +18,11 @@ from bench.types import Canvas, Prompt
 from methods.backbones import Conditioning
 from methods.backbones.llamagen.backbone import LlamaGen, llamagen
 from methods.backbones.llamagen.gpt import Walk
-from methods.backbones.meter import Meter
+from methods.backbones.meter import SharedMeter
 from methods.backbones.tiny.llamagen import write_tiny_llamagen
 from methods.direct_tokens import direct_tokens
-from methods.panollama import UNKNOWN, fill, panollama, panollama_tokens, scenes_of
-from methods.shared.tokens import draws, sampler
+from methods.panollama import fill, panollama, panollama_tokens, scenes_of, texts_of
+from methods.shared.tokens import Sampler, draws
 from tests.support.close import products, rounding
 from tests.support.panollama_golden import SIDE, golden, network
 from tests.support.small import SUITE, small
@@ -40,7 +41,7 @@ class Shown:
     name, family, factor, device, dtype = "shown", "tokens", 1, torch.device("cpu"), torch.float64
 
     def __init__(self, side: int, codes: int) -> None:
-        self.side, self.codes, self.meter = side, codes, Meter()
+        self.side, self.codes, self.meter = side, codes, SharedMeter()
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         return (tokens.double() / self.codes).expand(3, -1, -1)
@@ -67,7 +68,7 @@ class Primed(Walk):
 
     def draw(self) -> torch.Tensor:
         self.drawn += 1
-        return torch.nn.functional.one_hot(torch.tensor(self.square[self.drawn - 1]), 96).float()
+        return torch.nn.functional.one_hot(torch.tensor([self.square[self.drawn - 1]]), 96).float()
 
     def feed(self, tokens: torch.Tensor | Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         return self.draw() if self.drawn < SIDE * SIDE else super().feed(tokens, positions)
@@ -85,7 +86,7 @@ class Golden(Shown):
         rows = torch.stack([self.gpt.cls_embedding.uncond_embedding, self.arrays["cond"][0].double()])
         return Conditioning(rows, {"mask": self.arrays["emb_mask"].bool().expand(2, -1)})
 
-    def walk(self, grid: tuple[int, int], guidance: float) -> Walk:
+    def walk(self, grid: tuple[int, int], guidance: float, pictures: int = 1) -> Walk:
         made = (Primed if self.primed else Walk)(self.gpt, grid, guidance, self.meter)
         if isinstance(made, Primed):
             made.square = self.arrays["block_tokens"][0, 0].tolist()
@@ -120,25 +121,27 @@ def test_fresh_entries_for_the_first_row_differ_from_it_as_much_as_in_the_releas
 
 
 class LocalWalk:
-    """Logits that depend on the token to the left and the one above alone, by a table; counts what it is asked."""
+    """Logits that depend on the token to the left and the one above alone, by a table; counts what it is asked.
+
+    Table row -1 is for no neighbour.
+    """
 
     def __init__(self, grid: tuple[int, int], table: torch.Tensor) -> None:
         self.width, self.table = grid[1], table
-        self.entries = [UNKNOWN] * (grid[0] * grid[1])
+        self.entries = [-1] * (grid[0] * grid[1])
         self.asked: list[tuple[int, int]] = []  # (first position, number of tokens)
 
     def tell(self, conditioning: Conditioning) -> torch.Tensor:
-        return self.table[UNKNOWN, UNKNOWN]
+        return self.table[-1, -1][None]
 
-    def feed(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+    def feed(self, tokens: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
         self.asked.append((positions[0], len(positions)))
-        for token, position in zip(tokens, positions, strict=True):
-            assert token != UNKNOWN
+        for token, position in zip(tokens[0].tolist(), positions, strict=True):
             self.entries[position] = token
         following = positions[-1] + 1
-        left = self.entries[following - 1] if following % self.width else UNKNOWN
-        above = self.entries[following - self.width] if following >= self.width else UNKNOWN
-        return self.table[left, above]
+        left = self.entries[following - 1] if following % self.width else -1
+        above = self.entries[following - self.width] if following >= self.width else -1
+        return self.table[left, above][None]
 
 
 class Local(Shown):
@@ -155,7 +158,7 @@ class Local(Shown):
         self.texts.append(prompt)
         return Conditioning(torch.zeros(2, 1, 1))
 
-    def walk(self, grid: tuple[int, int], guidance: float) -> LocalWalk:
+    def walk(self, grid: tuple[int, int], guidance: float, pictures: int = 1) -> LocalWalk:
         self.walks.append(LocalWalk(grid, self.table))
         return self.walks[-1]
 
@@ -183,20 +186,21 @@ def test_no_break_is_seen_where_blocks_meet_by_a_network_that_looks_at_neighbour
 def test_an_extension_to_the_right_sees_the_rows_above_it() -> None:
     canvas, backbone = Canvas(10, 10), Local()
     whole = shown(in_one_pass(backbone, canvas), 11)
-    u, pick = draws(Noise(0, "boat"), (10, 10)), sampler(1.0, 0, 1.0)
+    u, pick = draws(Noise(0, "boat"), (10, 10)), Sampler(1.0, 0, 1.0)
     for mistake in (False, True):  # that of the released walk in both directions: only left columns are retained
-        tokens, walk = torch.full((10, 10), UNKNOWN), backbone.walk((4, 4), 1.0)
+        tokens, known = torch.zeros(1, 10, 10, dtype=torch.long), np.zeros((10, 10), dtype=bool)
+        walk = backbone.walk((4, 4), 1.0)
         opening = walk.tell(backbone.condition(""))
         for y in (0, 2, 4, 6):
             for x in (0, 3, 6):
-                above = tokens[y : y + 2, x + 1 : x + 4]
+                above = tokens[0, y : y + 2, x + 1 : x + 4]
                 before = above.clone()
                 if mistake and y and x:
-                    above.fill_(UNKNOWN)
-                fill(walk, tokens, (y, x), 4, opening, lambda z, i, j: pick(z, float(u[i, j])))
+                    known[y : y + 2, x + 1 : x + 4] = False
+                fill(walk, tokens, known, (y, x), 4, opening, lambda z, i, j: pick(z, float(u[i, j])))
                 if mistake and y and x:
                     above.copy_(before)
-        assert torch.equal(tokens, whole) is not mistake
+        assert torch.equal(tokens[0], whole) is not mistake
 
 
 def test_a_longer_scroll_begins_as_a_shorter_one_does() -> None:
@@ -217,15 +221,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def decisions(tiny: LlamaGen, refeed: bool, lefts: Sequence[int]) -> tuple[torch.Tensor, dict[Any, torch.Tensor]]:
     """(map, logits by place) of a scroll one square high."""
     size, seen = (4, lefts[-1] + 4), {}
-    u, pick = draws(Noise(0, "boat"), size), sampler(1.0, 0, 1.0)
+    u, pick = draws(Noise(0, "boat"), size), Sampler(1.0, 0, 1.0)
 
-    def choose(logits: torch.Tensor, y: int, x: int) -> int:
+    def choose(logits: torch.Tensor, y: int, x: int) -> torch.Tensor:
         seen[y, x] = logits
         return pick(logits, float(u[y, x]))
 
     with torch.no_grad():
         told = [tiny.condition("a boat")] * len(lefts)
-        return panollama_tokens(tiny.walk((4, 4), 3.0), told, size, 4, ([0], lefts), choose, refeed), seen
+        return panollama_tokens(tiny.walk((4, 4), 3.0), [told], size, 4, ([0], lefts), choose, refeed)[0], seen
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -249,17 +253,17 @@ def test_every_decision_is_that_of_one_teacher_forced_pass_over_its_block(tiny: 
 
 
 def test_a_block_that_retains_all_but_one_token_takes_one_call(tiny: LlamaGen) -> None:
-    tokens = torch.arange(16).view(4, 4)
-    tokens[3, 3] = UNKNOWN
+    tokens, known = torch.arange(16).view(1, 4, 4), np.ones((4, 4), dtype=bool)
+    tokens[0, 3, 3], known[3, 3] = 0, False
     with torch.no_grad():
         walk = tiny.walk((4, 4), 3.0)
         opening = walk.tell(tiny.condition("a boat"))
         tiny.meter.reset()
-        fill(walk, tokens, (0, 0), 4, opening, lambda logits, y, x: int(logits.argmax()))
+        fill(walk, tokens, known, (0, 0), 4, opening, lambda logits, y, x: logits.argmax(-1))
         assert tiny.meter.nfe == 2
         forced = tiny.walk((4, 4), 3.0)
         forced.tell(tiny.condition("a boat"))
-        assert int(tokens[3, 3]) == int(forced.feed(range(15), range(15)).argmax())
+        assert int(tokens[0, 3, 3]) == int(forced.feed(range(15), range(15)).argmax())
 
 
 # -- cost
@@ -328,7 +332,7 @@ class Scenes(Local):
     def condition(self, prompt: str, negative: str = "") -> Conditioning:
         return Conditioning(torch.full((2, 1, 1), float(len(prompt))))
 
-    def walk(self, grid: tuple[int, int], guidance: float) -> LocalWalk:
+    def walk(self, grid: tuple[int, int], guidance: float, pictures: int = 1) -> LocalWalk:
         return Scenes.Walk(grid, self.table)
 
 
@@ -340,6 +344,19 @@ def test_scenes_follow_each_other_along_the_scroll_in_every_row_of_blocks() -> N
     plain = shown(made(Scenes(), Canvas(12, 6), Prompt("story", "a | bb"), columns=2, rows=2, temperature=0.0), 11)
     assert plain.unique().tolist() == [6]  # without the knob it is one text
     assert scenes_of([0, 2, 4, 6, 8], 4, 2) == [0, 0, 1, 1, 1]
+
+
+def test_layers_of_scenes_lie_where_the_new_tokens_of_a_block_do() -> None:
+    layout = Prompt("layout", "a ; bb / ccc / dddd ; eeeee ; ffffff")
+    knobs = {"scenes": ";", "layers": "/", "columns": 2, "rows": 2, "temperature": 0.0}
+    tokens = shown(made(Scenes(), Canvas(12, 12), layout, **knobs), 11)
+    down = [0] * 4 + [1] * 4 + [2] * 4  # blocks add rows 0-3, 4-5, 6-7, 8-9, 10-11
+    across = ([1] * 6 + [2] * 6, [3] * 12, [4] * 4 + [5] * 4 + [6] * 4)
+    assert tokens[0].tolist() == [1] * 6 + [2] * 6  # columns 4-5 have their middle in the first half
+    assert tokens.tolist() == [across[i] for i in down]
+    upright = made(Scenes(), Canvas(6, 12), Prompt("p", "a/bb"), layers="/", columns=2, rows=2, temperature=0.0)
+    assert shown(upright, 11)[:, 0].tolist() == [1] * 6 + [2] * 6
+    assert texts_of("a/b;c", ";", "/", ([0, 4], [0, 4]), 4, Canvas(8, 8)) == ["a", "a", "b", "c"]
 
 
 # -- what cannot work
@@ -363,6 +380,8 @@ def test_scenes_follow_each_other_along_the_scroll_in_every_row_of_blocks() -> N
         (Canvas(24, 8), {"refeed": False, "columns": 4}, "retains at least one column: columns at most 3"),
         (Canvas(14, 8), {"scenes": "b"}, "got 2 scenes and 2 blocks"),
         (Canvas(14, 8), {"scenes": " "}, ""),
+        (Canvas(14, 8), {"layers": " "}, "got 2 scenes in 2 layers and 2 blocks on 14x8 px"),
+        (Canvas(14, 8), {"scenes": " ", "layers": " "}, "told apart by different signs, got ' ' for both"),
         (Canvas(8, 8), {"scenes": " "}, "got 2 scenes and 1 blocks"),
         (Canvas(20, 8), {"top_p": 0.0}, "0 < top_p <= 1"),
     ],

@@ -19,8 +19,8 @@ from bench.pipeline.plan import make_plan
 from bench.store import Store
 from bench.types import Canvas, Prompt
 from methods.backbones.flux import flux_dev
+from methods.backbones.sd3 import sd35_medium
 from methods.backbones.sdxl import sdxl
-from methods.backbones.stable_diffusion import world_sd
 from methods.direct import direct
 from methods.scaledit import coarse, scale_dit, scaledit_latents, schedule, sharpened
 from methods.shared import lora
@@ -360,7 +360,7 @@ def test_other_networks_and_loops_are_refused(tmp_path: Path, backbone: Any) -> 
     with pytest.raises(UsageError, match="works inside FLUX's transformer; backbone sdxl has none"):
         ours(sdxl(model=str(write_sdxl(tmp_path))))
     with pytest.raises(UsageError, match=r"cannot be outlined .*; scale-dit works inside FLUX's transformer: use"):
-        scale_dit.requires(world_sd.outline, CANVAS, scale_dit.resolve(KNOBS))
+        scale_dit.requires(sd35_medium.outline, CANVAS, scale_dit.resolve(KNOBS))
     with pytest.raises(UsageError, match="cannot make a loop"):
         ours(backbone, Canvas(64, 32, loop=True))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,16 +17,17 @@ from bench.pipeline.plan import make_plan
 from bench.pipeline.probe import Probe
 from bench.registry import find
 from bench.store import Store
-from bench.types import Canvas, Prompt
-from methods.backbones.stable_diffusion import world_sd
+from bench.types import Canvas, Parts, Prompt
+from methods.backbones.sd3 import sd35_medium
 from methods.backbones.wan import wan_small
 from methods.direct_video import direct_video
 from methods.scrollscape import ADAPTED, consensus, decoded, fused, scrollscape
 from methods.scrollsr.choose import load
 from methods.scrollsr.protocol import Piece, assemble
 from methods.shared import lora, upscaler
-from methods.shared.scan import lay
+from methods.shared.scan import Scan, lay
 from methods.shared.windows import gather
+from methods.upscale import upscale_video
 from tests.support.close import rounding, sampled
 from tests.support.shallow import shallow
 from tests.support.small import small
@@ -55,6 +56,11 @@ def ours(backbone: Any, canvas: Canvas = LONG, preset: str | None = None, **knob
     given = scrollscape.resolve({"steps": 2, "alignment": "none", **knobs}, preset)
     picture: torch.Tensor = scrollscape.fn(backbone, BOAT, canvas, NOISE, **given)
     return picture
+
+
+def joined(pieces: Iterable[Piece], scan: Scan, unit: int) -> torch.Tensor:
+    whole: torch.Tensor = Parts(*(side * unit for side in scan.covered), fused(pieces, scan, unit)).whole()
+    return whole
 
 
 @pytest.fixture
@@ -151,10 +157,10 @@ def test_a_known_panorama_cut_into_frames_comes_back(size: tuple[int, int], mode
     right = frames[..., 5:]
     tiles = [Piece(0, 0, 0, frames[..., :5]), Piece(0, 0, 5, right[:, :2]), Piece(2, 0, 5, right[:, 2:])]
     for pieces in (whole, tiles):
-        made = fused(pieces, scan, unit)
+        made = joined(pieces, scan, unit)
         torch.testing.assert_close(made, truth / 255, atol=rounding(1.0, 2 * len(whole)), rtol=0)
         assert torch.equal((255 * made).round(), truth.float())
-    backwards = fused([p._replace(first=len(whole) - 1 - p.first) for p in whole], scan, unit)
+    backwards = joined([p._replace(first=len(whole) - 1 - p.first) for p in whole], scan, unit)
     assert float((backwards - truth / 255).abs().max()) > 0.1  # the control: frames in another order
 
 
@@ -200,7 +206,7 @@ def test_frames_are_enlarged_one_by_one_and_joined_at_their_new_size(backbone: A
     network = upscaler.load(upscaler.locate("world-upscaler"), "cpu", torch.float32)
     with torch.no_grad():
         frames = [network(backbone.decode(z)[0, :, 0]).clamp(0, 1) for z in clips[:5]]
-    expected = fused((Piece(t, 0, 0, f[:, None]) for t, f in enumerate(frames)), SCAN, 64)
+    expected = joined((Piece(t, 0, 0, f[:, None]) for t, f in enumerate(frames)), SCAN, 64)
     torch.testing.assert_close(made, expected.clamp(0, 1), atol=rounding(1.0, 10), rtol=0)
     half = ours(backbone, Canvas(192, 32), model="world-upscaler", scale=2.0, **knobs)  # 4 times, and resized down
     assert half.shape == (3, 32, 192)
@@ -219,10 +225,36 @@ def test_flashvsr_sees_the_frames_as_one_clip(backbone: Any, clips: list[torch.T
         frames = torch.stack([backbone.decode(z)[0, :, 0] for z in clips[:23]], dim=1)
         large = assemble(load(name, "cpu", "fp32", torch.float32)(frames, NOISE, 256, 160), 23, 64, 128)
     scan = lay((1, 24), (21, 30, 52), frame=(1, 2), step=1)
-    expected = fused([Piece(0, 0, 0, large)], scan, 64).clamp(0, 1)
+    expected = joined([Piece(0, 0, 0, large)], scan, 64).clamp(0, 1)
     torch.testing.assert_close(made, expected, atol=rounding(1.0, 10), rtol=0)
-    backwards = fused([Piece(0, 0, 0, large.flip(1))], scan, 64).clamp(0, 1)
+    backwards = joined([Piece(0, 0, 0, large.flip(1))], scan, 64).clamp(0, 1)
     assert float((made - backwards).abs().max()) > 0.1  # the control: frames in another order
+
+
+def test_a_large_picture_is_handed_on_frame_by_frame_and_is_the_same(
+    backbone: Any, clips: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs = {**PAN, "tap": "image", "model": "world-upscaler", "scale": 4.0, "tile": 0}
+    whole = ours(backbone, Canvas(384, 64), **knobs)
+    monkeypatch.setattr("bench.types.WHOLE", 384 * 64 - 1)
+    clips.clear()
+    made: Any = ours(backbone, Canvas(384, 64), **knobs)
+    assert isinstance(made, Parts)
+    assert clips == []  # nothing is decoded before it is asked for
+    parts = iter(made)
+    first = next(parts)
+    assert (len(clips), first[2].shape) == (1, (3, 64, 128))
+    assert torch.is_grad_enabled()  # between parts the caller's settings are its own
+    rest = list(parts)
+    assert len(clips) == 5
+    assert torch.equal(Parts(64, 384, [first, *rest]).whole().clamp(0, 1), whole)
+    assert not torch.equal(Parts(64, 384, rest).whole().clamp(0, 1), whole)
+    assert set(backbone.meter.seconds) >= {"denoise", "decode", "upscale"}
+    base = " ".join(f"{k}={v}" for k, v in {**knobs, "steps": 2, "alignment": "none"}.items())
+    given = upscale_video.resolve({"base": f"scrollscape {base}", "model": "world-upscaler", "scale": 1.0})
+    assert torch.equal(upscale_video.fn(backbone, BOAT, Canvas(384, 64), NOISE, **given), whole)
+    resized = ours(backbone, Canvas(192, 32), **{**knobs, "scale": 2.0})  # not large
+    assert isinstance(resized, torch.Tensor)
 
 
 # -- aligned weights
@@ -305,7 +337,7 @@ def test_loops_and_other_networks_are_refused(backbone: Any) -> None:
     with pytest.raises(UsageError, match="works inside Wan's transformer; backbone flux-dev has none"):
         scrollscape.requires(lambda: SimpleNamespace(name="flux-dev"), LONG, scrollscape.resolve({}))
     with pytest.raises(UsageError, match=r"cannot be outlined .*; scrollscape works inside Wan's transformer: use"):
-        scrollscape.requires(world_sd.outline, LONG, scrollscape.resolve({}))
+        scrollscape.requires(sd35_medium.outline, LONG, scrollscape.resolve({}))
     assert find("methods", "scrollscape").family == "video"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.types import Parts
 from methods.shared.tokens import decoded
 from tests.support.close import rounding
 
@@ -45,6 +46,20 @@ def test_pieces_give_the_picture_of_one_pass_in_bounded_memory(size: tuple[int, 
     backbone.sizes.clear()
     assert torch.equal(decoded(backbone, tokens[:4, :40], 10), decoded(backbone, tokens[:4, :40], 0))
     assert len(backbone.sizes) == 2  # what fits is one pass
+
+
+def test_pieces_of_a_large_picture_are_handed_on_and_add_up_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone: Any = Blurred()
+    tokens = torch.randint(0, 11, (4, 90), generator=torch.Generator().manual_seed(0))
+    whole = decoded(backbone, tokens, 10)
+    monkeypatch.setattr("bench.types.WHOLE", 4 * 90 - 1)
+    backbone.sizes.clear()
+    parts = decoded(backbone, tokens, 10)
+    assert (type(parts), backbone.sizes) == (Parts, [])
+    y, x, first = next(iter(parts))
+    assert (y, x, len(backbone.sizes)) == (0, 0, 1)
+    assert torch.equal(decoded(backbone, tokens, 10).whole(), whole)
+    assert torch.equal(first[:, :, :20], whole[:, :, :20])
 
 
 def test_pieces_of_other_tones_fade_into_each_other() -> None:

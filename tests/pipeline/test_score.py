@@ -204,7 +204,7 @@ def test_metrics_of_one_network_share_its_features(world, nets, monkeypatch):
 def test_one_picture_at_a_time_is_in_memory_and_its_crops_go_through_the_networks_in_batches(world, nets, monkeypatch):
     suite = world.made(metrics("plugins.py@brightness", f"gsd-dino=dino@{nets['dino']}") + KID.format(**nets))
     read, held, batches = [], [], []
-    real_read, real_tensor = Store.read_image, network.Network._tensor
+    real_read, real_tensor = Store.open_image, network.Network._tensor
 
     def reading(self, image_id):
         held.append(sum(r() is not None for r in read))
@@ -212,7 +212,7 @@ def test_one_picture_at_a_time_is_in_memory_and_its_crops_go_through_the_network
         read.append(weakref.ref(rgb))
         return rgb
 
-    monkeypatch.setattr(Store, "read_image", reading)
+    monkeypatch.setattr(Store, "open_image", reading)
     monkeypatch.setattr(network, "BATCH", 3)
     monkeypatch.setattr(network.Network, "_tensor", lambda *a: batches.append(len(a[1])) or real_tensor(*a))
     assert score(suite, world.store).failed == 0

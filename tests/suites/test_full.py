@@ -21,8 +21,8 @@ from bench.suites.natives import drawn
 from tests.support.small import PLUGINS, SUITE, small, write_suite
 
 SUITES = {  # prompts a part
-    "pano-1k": 1000, "panollama-table1": 1000, "drspo-table1": 420, "msd-fig4": 5, "scrollscape-table1": 1000,
-    "scale-dit-4k": 195,
+    "pano-1k": 1000, "panollama-table1": 1000, "drspo-table1": 420, "drspo-table2": 420, "msd-fig4": 5,
+    "scrollscape-table1": 1000, "scale-dit-4k": 195, "scroll-32k": 8,
 }  # fmt: skip
 
 # -- any suite of tier full, on the miniature
@@ -212,6 +212,7 @@ TABLES = {  # the rows of the papers' tables
         "MultiDiffusion", "SDXL", "FLUX", "MAD", "SyncDiffusion", "ElasticDiffusion", "FLUX + ESRGAN",
         "SD 3.5 + ESRGAN", "PixArt", "DRSPO",
     },
+    "drspo-table2": {"DRSPO", "DRSPO w/o control", "DRSPO w/o DPO", "DRSPO with IP-Adapter"},
     "msd-fig4": {"MultiDiffusion", "SyncDiffusion", "MSD"},
     "scrollscape-table1": {
         "DyPE", "MultiDiffusion", "SyncDiffusion", "Tiled Diffusion", "ScrollScape", "FLUX.1-Krea",
@@ -276,7 +277,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def abridged(name: str, folder: Path) -> Path:
     """A shipped suite with canvases of 2:1 and small reference sets; all else is as it is, but for MSD's windows."""
     toml = Path(find("suites", name)).read_text()
-    twice = r"width = \d{4}, height = (\d+)", lambda m: f"width = {2 * int(m[1])}, height = {m[1]}"
+    twice = r"width = \d{4,5}, height = (\d+)", lambda m: f"width = {2 * int(m[1])}, height = {m[1]}"
     toml, canvases = re.subn(*twice, toml)
     assert canvases
     file = folder / f"{name}.toml"

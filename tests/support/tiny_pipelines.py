@@ -137,15 +137,18 @@ def write_pixart(folder: Path, sample_size: int = 8, micro_conditions: bool = Fa
     return save(pipeline, folder)
 
 
-def write_wan(folder: Path) -> Path:
-    """Wan2.1: umT5, UniPC with flow shift 3, the causal video decoder of factor 8 and stride 4."""
+def write_wan(folder: Path, layers: int = 2) -> Path:
+    """Wan2.1: umT5, UniPC with flow shift 3, the causal video decoder of factor 8 and stride 4.
+
+    Without ``layers`` its transformer looks at each token by itself: shapes and memory, for canvases of any size.
+    """
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
     torch.manual_seed(0)
     tokenizer, text = tiny_t5("UMT5EncoderModel", hidden=32)
     transformer = WanTransformer3DModel(
         num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16, text_dim=32, freq_dim=32,
-        ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+        ffn_dim=32, num_layers=layers, rope_max_seq_len=32,
     )  # fmt: skip
     vae = AutoencoderKLWan(
         base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]

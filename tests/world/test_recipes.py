@@ -202,9 +202,11 @@ def test_one_pass_of_the_recipe_gives_the_logits_of_the_walk(world_llamagen: Pat
             for row, text in enumerate(texts):
                 walked: list[torch.Tensor] = []
 
-                def told(logits: torch.Tensor, i: int, row: int = row, walked: list[torch.Tensor] = walked) -> int:
-                    walked.append(logits)
-                    return int(drawn[row, i])
+                def told(
+                    logits: torch.Tensor, i: int, row: int = row, walked: list[torch.Tensor] = walked
+                ) -> torch.Tensor:
+                    walked.append(logits[0])
+                    return drawn[row, i : i + 1]
 
                 raster(backbone.walk((8, 8), scale), backbone.condition(text), 64, told)
                 torch.testing.assert_close(torch.stack(walked), passed[row], atol=close, rtol=0)

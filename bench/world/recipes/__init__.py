@@ -1,6 +1,7 @@
 """Training recipes of the miniature's networks, by name. Looking one up imports torch.
 
-Order matters for a full retraining: ``world-vae`` before ``world-sd``, which works on its latents;
+Order matters for a full retraining: ``world-vae`` before ``world-sd``, which works on its latents, and
+world-sd before ``world-control``, which steers it;
 then ``world-flux-teacher``, which takes its decoder and a text encoder from world-sd, before ``world-flux``;
 ``world-wan-vae`` before ``world-wan``; and ``world-llamagen-vq`` before ``world-llamagen``, which begins with a text
 encoder from world-flux.
@@ -27,6 +28,7 @@ RECIPES = {
     "world-wan": ("bench.world.recipes.wan:WanRecipe", "world-wan"),
     "world-llamagen-vq": ("bench.world.recipes.llamagen_vq:VqRecipe", "world-llamagen"),
     "world-llamagen": ("bench.world.recipes.llamagen:LlamaGenRecipe", "world-llamagen"),
+    "world-control": ("bench.world.recipes.control:ControlRecipe", "world-control"),
     "world-upscaler": ("bench.world.recipes.upscaler:UpscalerRecipe", "world-upscaler"),
     "world-oracle": ("bench.world.recipes.oracle:OracleRecipe", "world-oracle"),
     "world-cnn": ("bench.world.recipes.metric_nets:CnnRecipe", "world-cnn"),

@@ -19,11 +19,15 @@ DATA = "ScrollWorld renders, squares and panoramas of the training seeds (bench.
 
 @dataclass
 class Bank:
-    """``squares`` (n, 32, 32, 3) uint8 with one scene each; ``wide`` (m, 32, 128, 3) with 0 to 5 unique things each."""
+    """``squares`` (n, 32, 32, 3) uint8 and ``wide`` (m, 32, 128, 3), with one scene each.
+
+    ``wide`` shows 0 to 5 of the unique thing that its scene asks for.
+    """
 
     squares: np.ndarray
     scenes: list[Scene]
     wide: np.ndarray
+    wide_scenes: list[Scene]
 
 
 def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -60,4 +64,5 @@ def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int =
             wide,
             lambda i: render(wide_scenes[i], WIDE_WIDTH, int(seeds[squares + i]), copies=int(copies[i])).rgb,
         ),
+        wide_scenes=wide_scenes,
     )

@@ -7,6 +7,7 @@ import numpy as np
 from bench.errors import UsageError
 from bench.ids import digest
 from bench.source import source_digest
+from bench.world.recipes.panoramas import Panoramas
 from bench.world.render import HEIGHT, render
 from bench.world.scene import caption, sample_scene
 from methods.training.pictures import Key, Kind
@@ -54,3 +55,7 @@ class World:
         y, x = (int(rng.integers(0, have - want // k + 1)) for have, want in zip(rgb.shape, (kind.height, kind.width)))
         rgb = rgb[y : y + kind.height // k, x : x + kind.width // k]
         return rgb.repeat(k, axis=0).repeat(k, axis=1), caption(scene, rng, fillers=0.3)
+
+    def scrolls(self, side: int, unit: int, long: int) -> Panoramas:
+        """Whole panoramas, longer than any frame. Raises ``UsageError`` for networks of other squares."""
+        return Panoramas(side, unit)

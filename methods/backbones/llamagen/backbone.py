@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from methods.backbones.identity import Weights, locate, quiet, world_folder
 from methods.backbones.llamagen.convert import LAYOUT, blank, from_fetched, mismatch, released
 from methods.backbones.llamagen.text import clean
 from methods.backbones.loading import BlankTokenizer
-from methods.backbones.meter import Meter
+from methods.backbones.meter import SharedMeter
 from methods.backbones.protocols import Conditioning
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class LlamaGen:
         parts: ``gpt``, ``vq``, ``t5``, ``tokenizer``.
         device: cpu, cuda, cuda:1, mps, or meta (shapes without numbers).
         precision: fp32, bf16, fp16 (GPU only), fp64.
+        batch: pictures of a suite that may walk together; more take more memory. Tokens are those of one alone where
+            products of one shape round alike, however many there are: on CPUs, as tests show; a GPU's library promises
+            nothing of the kind.
+        compile: on CUDA, torch.compile of the step of one token, replayed as a CUDA graph. Rounding differs, and a
+            token may hang on it. Elsewhere it changes nothing.
 
     Raises:
         UsageError: unknown options, or parts that do not fit each other.
@@ -51,9 +57,14 @@ class LlamaGen:
     family = "tokens"
 
     def __init__(
-        self, name: str, weights: str, parts: Mapping[str, Any], device: str = "cpu", precision: str = "fp32"
-    ) -> None:
+        self, name: str, weights: str, parts: Mapping[str, Any], device: str = "cpu", precision: str = "fp32",
+        batch: int = 1, compile: bool = False,
+    ) -> None:  # fmt: skip
         import torch
+
+        if batch < 1:
+            raise UsageError(f"{name}: batch is how many pictures may walk together, 1 or more; got {batch}")
+        self.batch, self.compile = batch, compile
 
         self.device, network, self.dtype = target(device, precision)
         self.name, self.weights, self.precision = name, weights, precision
@@ -73,7 +84,7 @@ class LlamaGen:
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         self.side, self.factor, self.codes = isqrt(gpt.block_size), vq.factor, gpt.vocab_size
-        self.meter = Meter(str(self.device))
+        self.meter = SharedMeter(str(self.device))
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -116,11 +127,22 @@ class LlamaGen:
         shown = mask.flip(0)
         return (features[moved] * shown[:, None]).to(self.gpt.output.weight.dtype), shown.bool()
 
-    def walk(self, grid: tuple[int, int], guidance: float) -> Walk:
+    def walk(self, grid: tuple[int, int], guidance: float, pictures: int = 1) -> Walk:
         """A fresh walk over a grid of (height, width) tokens; see :class:`methods.backbones.TokenWalk`."""
         from methods.backbones.llamagen.gpt import Walk  # imports torch, and plans need identities only
 
-        return Walk(self.gpt, grid, guidance, self.meter)
+        if not self.compile or self.device.type != "cuda":
+            return Walk(self.gpt, grid, guidance, self.meter, pictures)
+        asked = grid, guidance, pictures
+        if asked not in self._walks:  # kept, as a graph reads from where its first walk lies
+            self._walks.clear()
+            self._walks[asked] = Walk(self.gpt, grid, guidance, self.meter, pictures).compiled()
+        self._walks[asked].reset()
+        return self._walks[asked]
+
+    @cached_property
+    def _walks(self) -> dict[Any, Walk]:
+        return {}
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Picture (3, h * 16, w * 16) in [0, 1] of tokens (h, w), the whole map at once."""
@@ -135,12 +157,14 @@ class LlamaGen:
         return tokens
 
 
-def skeleton(folder: Path | None = None, device: str = "meta", precision: str = "fp32") -> LlamaGen:
+def skeleton(
+    folder: Path | None = None, device: str = "meta", precision: str = "fp32", batch: int = 1, compile: bool = False
+) -> LlamaGen:
     """The full-size backbone from ``configs/llamagen.json``: on the meta device every shape and cost, no numbers.
 
     With a ``folder``, the backbone that lies there.
     """
-    return _blank("llamagen", released() if folder is None else _sizes(folder), device, precision)
+    return _blank("llamagen", released() if folder is None else _sizes(folder), device, precision, batch, compile)
 
 
 def _sizes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -148,14 +172,14 @@ def _sizes(folder: Path) -> dict[str, dict[str, Any]]:
     return {part: json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in LAYOUT}
 
 
-def _blank(name: str, sizes: Mapping[str, Mapping[str, Any]], device: str, precision: str) -> LlamaGen:
+def _blank(name: str, sizes: Mapping[str, Mapping[str, Any]], *place: Any) -> LlamaGen:
     import torch
     from transformers import T5Config, T5EncoderModel
 
     with torch.device("meta"):
         encoder = T5EncoderModel(T5Config(**sizes["t5"]))
     parts = {"t5": encoder, "tokenizer": BlankTokenizer(sizes["gpt"]["cls_token_num"])}
-    return LlamaGen(name, "", {**parts, **{k: blank(k, sizes[k]) for k in ("gpt", "vq")}}, device, precision)
+    return LlamaGen(name, "", {**parts, **{k: blank(k, sizes[k]) for k in ("gpt", "vq")}}, *place)
 
 
 def _locate(model: str, **_: Any) -> Weights:
@@ -169,32 +193,35 @@ def _locate(model: str, **_: Any) -> Weights:
     return locate(str(folder), None, LAYOUT)
 
 
-def _load(model: str, device: str = "cpu", precision: str = "fp32") -> LlamaGen:
+def _load(model: str, device: str = "cpu", precision: str = "fp32", batch: int = 1, compile: bool = False) -> LlamaGen:
     """LlamaGen text-to-image at 512 px, GPT-XL: tokens one by one (MIT).
 
     ``model`` is a folder written by ``python -m methods.backbones.llamagen.convert``.
     """
     target(device, precision)  # before anything large is read
-    return _loaded("llamagen", _locate(model), device, precision)
+    return _loaded("llamagen", _locate(model), device, precision, batch, compile)
 
 
-def _load_world(device: str = "cpu", precision: str = "fp32") -> LlamaGen:
+def _load_world(device: str = "cpu", precision: str = "fp32", batch: int = 1, compile: bool = False) -> LlamaGen:
     """The embedded miniature of LlamaGen's layout: text to 32 px squares of ScrollWorld, trained from scratch."""
     target(device, precision)
-    return _loaded("world-llamagen", _locate_world(), device, precision)
+    return _loaded("world-llamagen", _locate_world(), device, precision, batch, compile)
 
 
 def _locate_world(**_: Any) -> Weights:
     return locate(str(world_folder("world-llamagen", "gpt/config.json")), None, LAYOUT)
 
 
-def _blank_world(folder: Path | None = None, device: str = "meta", precision: str = "fp32") -> LlamaGen:
-    return _blank("world-llamagen", _sizes(folder or _locate_world().folder), device, precision)
+def _blank_world(
+    folder: Path | None = None, device: str = "meta", precision: str = "fp32", batch: int = 1, compile: bool = False
+) -> LlamaGen:
+    sizes = _sizes(folder or _locate_world().folder)
+    return _blank("world-llamagen", sizes, device, precision, batch, compile)
 
 
-def _loaded(name: str, weights: Weights, device: str, precision: str) -> LlamaGen:
+def _loaded(name: str, weights: Weights, *place: Any) -> LlamaGen:
     parts = {part: _fill(weights.folder, part) for part in ("gpt", "vq")}
-    return LlamaGen(name, weights.digest, {**parts, **_load_text(weights.folder)}, device, precision)
+    return LlamaGen(name, weights.digest, {**parts, **_load_text(weights.folder)}, *place)
 
 
 def _fill(folder: Path, part: str) -> Any:

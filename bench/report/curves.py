@@ -1,0 +1,107 @@
+"""A number against a knob or the width of the canvas, with the interval of every mean (``scrollbench curves``).
+
+Drawn from the leaderboard of a suite that varies one thing. Its parts, where it has several: x is how many squares
+wide a canvas is. Else a number at the end of its labels, as in ``PanoLlama u=3/4`` or ``weight 8``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.analysis.columns import measures
+from bench.analysis.samplers import labelled, values
+from bench.errors import IncompleteError, UsageError
+from bench.stats.means import bounds
+
+if TYPE_CHECKING:
+    from bench.store import Store
+    from bench.suites.suite import Suite
+
+LABEL = re.compile(r"(?P<curve>.*?) ?(?P<knob>\w+)[= ](?P<x>\d+(\.\d+)?(/\d+)?)")
+SQUARES = "width in squares"
+
+
+def places(suite: Suite) -> Iterator[tuple[str, str, str, str, float]]:
+    """(label, part, curve, what x is, x) of every point that the suite has."""
+    for use in suite.methods:
+        found = LABEL.fullmatch(use.label)
+        for part in suite.parts:
+            if len(suite.parts) > 1:
+                yield use.label, part.name, use.label, SQUARES, part.canvas.width / part.canvas.height
+            elif found:
+                curve = found["curve"] or use.method.name
+                yield use.label, part.name, curve, found["knob"], float(Fraction(found["x"]))
+
+
+def points(store: Store, suite: Suite, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Means over prompts with their 95 % intervals (BCa), seeds averaged inside a prompt.
+
+    Rows: ``{"metric", "curve", "knob", "x", "mean", "low", "high", "prompts"}``, in the suite's order.
+
+    Raises:
+        UsageError: a suite that varies nothing, or names that it does not measure.
+        IncompleteError: the leaderboard holds none of its numbers.
+    """
+    wanted = [m for m in measures(suite, names) if not m.of_set]
+    along = list(places(suite))
+    if not along:
+        raise UsageError(
+            f"suite {suite.ref} varies nothing that could be an axis: it has one part, and no label that ends in a "
+            f"number, as in `PanoLlama u=3/4`; the ablations are listed in docs/suites.md"
+        )
+    found = {label: values(labelled(store, suite, label), wanted) for label in dict.fromkeys(p[0] for p in along)}
+    rows = []
+    for measure in wanted:
+        for label, part, curve, knob, x in along:
+            each: dict[str, list[float]] = defaultdict(list)
+            for (where, prompt, _), value in found[label][measure.name].items():
+                if where == part and value is not None:
+                    each[prompt].append(value)
+            if each:
+                means = np.array([np.mean(v) for v in each.values()])
+                low, high = (float(b) for b in bounds(means))
+                rows.append({
+                    "metric": measure.name, "curve": curve, "knob": knob, "x": x, "mean": float(means.mean()),
+                    "low": low, "high": high, "prompts": len(means),
+                })  # fmt: skip
+    if not rows:
+        raise IncompleteError(
+            f"no numbers of suite {suite.ref} in {store.root}; make them with `scrollbench run --suite {suite.name}`"
+        )
+    return rows
+
+
+def draw(store: Store, suite: Suite, out: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Draw a panel for each number to a PNG, and return :func:`points`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = points(store, suite, names)
+    panels = list(dict.fromkeys(r["metric"] for r in rows))
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.2), dpi=160, layout="constrained")
+    for metric, ax in zip(panels, np.atleast_1d(axes)):
+        mine = [r for r in rows if r["metric"] == metric]
+        for curve in dict.fromkeys(r["curve"] for r in mine):
+            line = sorted((r for r in mine if r["curve"] == curve), key=lambda r: r["x"])
+            x, mean, low, high = ([r[k] for r in line] for k in ("x", "mean", "low", "high"))
+            (drawn,) = ax.plot(x, mean, marker="o", ms=4, lw=1.6, label=curve)
+            if np.isfinite([*low, *high]).all():
+                ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, lw=0)
+        ax.set(xlabel=mine[0]["knob"], title=metric)
+        ax.set_xticks(ticks := sorted({r["x"] for r in mine}), [f"{t:g}" for t in ticks])
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out)
+    plt.close(figure)
+    return rows
