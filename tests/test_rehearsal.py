@@ -8,13 +8,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from bench.cli.app import main
-from bench.extractors.weights.manifest import load_manifest, repository_folder
+from bench.extractors.weights.manifest import Model, load_manifest, repository_folder
+from methods.backbones.llamagen import convert
+from methods.backbones.tiny.llamagen import SIZES, write_tiny_llamagen
 from tests.support.small import SUITE, write_suite
+from tests.support.tiny_pipelines import shard
 
 MODEL = "sd-2.0-base"
 REAL = (
@@ -28,6 +32,15 @@ REAL = (
 )
 
 
+def noted(folder: Path, model: Model) -> None:
+    """The notes that ``hf download --local-dir`` leaves beside what it fetched."""
+    for file in [p for p in folder.rglob("*") if p.is_file()]:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        note = folder / ".cache" / "huggingface" / "download" / f"{file.relative_to(folder)}.metadata"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{model.revision if model.pinned else 'd' * 40}\n{digest}\n1.0\n")
+
+
 @pytest.fixture
 def mirror(tiny_sd: Path, tmp_path: Path) -> Path:
     """What ``hf download`` writes of the repository, which also holds the denoiser in 16 bits."""
@@ -37,11 +50,7 @@ def mirror(tiny_sd: Path, tmp_path: Path) -> Path:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     halves = {k: v.half() if v.is_floating_point() else v for k, v in load_file(weights).items()}
     save_file(halves, weights.with_name("diffusion_pytorch_model.fp16.safetensors"), metadata={"format": "pt"})
-    for file in [p for p in folder.rglob("*") if p.is_file()]:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        note = folder / ".cache" / "huggingface" / "download" / f"{file.relative_to(folder)}.metadata"
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"{model.revision}\n{digest}\n1.0\n")
+    noted(folder, model)
     return tmp_path / "mirror"
 
 
@@ -80,3 +89,56 @@ def test_doctor_fetch_verify_run_and_again(mirror: Path, caches: Path, tmp_path:
     assert json.loads(done.stdout)["generate"]["made"] == 2
     again = json.loads(call("run", *bf16, "--limit", "1").stdout)
     assert (again["generate"]["made"], again["score"]["scored"]) == (0, 0)
+
+
+TOKENS = """
+name = "tokens"
+version = "1"
+tier = "full"
+backbone = "llamagen"
+backbone_options = { model = "FOLDER", precision = "fp32" }
+[[parts]]
+name = "2to1"
+width = 16
+height = 8
+prompts = "prompts.jsonl"
+[[methods]]
+ref = "direct-tokens"
+"""
+
+
+def test_fetching_a_suite_makes_the_folder_that_llamagen_loads(
+    caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny, mirror = write_tiny_llamagen(tmp_path / "tiny"), tmp_path / "mirror"
+    tokens, text = (load_manifest()[name] for name in ("llamagen-t2i", "flan-t5-xl"))
+    monkeypatch.setattr(convert, "released", lambda: SIZES)
+    folders = [mirror / model.repository for model in (tokens, text)]
+    folders[0].mkdir(parents=True)
+    for part, file in zip(("gpt", "vq"), tokens.files):
+        torch.save({"model": load_file(tiny / part / "model.safetensors")}, folders[0] / file)
+    shutil.copytree(tiny / "t5", folders[1])
+    shard(folders[1] / "model.safetensors")
+    for name in ("spiece.model", "special_tokens_map.json"):
+        (folders[1] / name).write_text("{}")
+    for folder, model in zip(folders, (tokens, text)):
+        noted(folder, model)
+
+    made = tmp_path / "weights" / "llamagen"
+    suite = str(write_suite(tmp_path / "suite", TOKENS.replace("FOLDER", str(made))))
+    words = ["weights", "fetch", suite, "--mirror", str(mirror)]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert f"making {made} of the fetched files" in done.stderr
+    for part in ("gpt", "vq"):
+        ours, theirs = (load_file(root / part / "model.safetensors") for root in (made, tiny))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    run = ["run", "--suite", suite, "--store", str(tmp_path / "store"), "--device", "cpu", "--limit", "1", "--json"]
+    drawn = CliRunner().invoke(main, run)
+    assert (drawn.exit_code, json.loads(drawn.stdout)["generate"]["made"]) == (0, 1)
+
+    stamp = (made / "gpt" / "config.json").stat().st_mtime_ns
+    again = CliRunner().invoke(main, words)
+    assert (again.exit_code, "making" in again.stderr) == (0, False)
+    assert (made / "gpt" / "config.json").stat().st_mtime_ns == stamp
