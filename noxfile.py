@@ -1,4 +1,4 @@
-"""The commands of the project: ``bench`` (the main job), ``tests`` (with lint), ``rehearsal``, ``oracles``, ``perf``."""
+"""The commands of the project: ``bench`` (the main job), ``tests`` (with lint), ``rehearsal``, ``oracles``, others."""
 
 from pathlib import Path
 

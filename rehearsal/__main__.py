@@ -77,7 +77,7 @@ def go(name: str, work: Path) -> dict[str, Any]:
     call("weights", "fetch", name, "--mirror", str(mirror))
     call("weights", "verify", name)
     call("doctor", *chosen)
-    planned = json.loads(call("plan", *one, "--json").stdout)
+    costs = json.loads(call("plan", *one, "--forecast", "--gpu", "a100", "--json").stdout)["forecast"]
     done = json.loads(call("run", *one, "--json").stdout)
     call("score", *one)
     again = json.loads(call("run", *one, "--json").stdout)
@@ -88,12 +88,12 @@ def go(name: str, work: Path) -> dict[str, Any]:
         call("reproduce", table, "--limit", "1")
     suite = load_suite(name, {"limit": 1, "seeds": [0]})
     labels = [m.label for m in suite.methods]
-    two = ("--suite", name, "--limit", "1", "--seed", "0", "--seed", "1")  # the pair of seeds gives the margins
+    two = ("--suite", name, "--limit", "2", "--seed", "0", "--seed", "1")  # pairs of seeds give margins
     call("run", *two, "--method", labels[0])
     call("gate", "--baseline", labels[0], "--candidate", labels[0], *two, "--own-seeds", codes=(0, 4))
     return {
         "suite": name, "lacked": sum(row["state"] == "missing" for row in lacking if "state" in row),
-        "pictures": done["generate"]["made"], "planned": planned.get("total"),
+        "pictures": done["generate"]["made"], "forecast": len(costs),
         "methods": labels, "metrics": [m.label for m in suite.metrics],
     }  # fmt: skip
 

@@ -39,15 +39,19 @@ def reduce(name: str, folder: Path) -> Path:
 
 
 def reduced(spec: SuiteFile) -> SuiteFile:
-    """The suite on canvases and views of an eighth, with two steps, in bfloat16 where it is in float16."""
+    """The suite on canvases and views of an eighth, with two steps, in bfloat16 where it is in float16.
+
+    On the miniature it is what it was.
+    """
     scale = SCALES.get(spec.name, FACTOR)
     parts = [p.model_copy(update={"width": p.width // scale, "height": p.height // scale}) for p in spec.parts]
     references = {
         name: r.model_copy(update={"width": r.width // scale if r.width else None})
         for name, r in spec.references.items()
     }
+    small = spec.miniature and spec.miniature.model_copy(update={"scale": spec.miniature.scale // scale})
     changes = {
-        "parts": parts, "references": references, "seeds": spec.seeds[:2], "protocol": None, "miniature": None,
+        "parts": parts, "references": references, "seeds": spec.seeds[:2], "protocol": None, "miniature": small,
         "backbone_options": _options(spec.backbone_options), "defaults": _knobs(spec.defaults),
         "methods": [m if m.planned else _method(m, spec) for m in spec.methods],
         "metrics": [_metric(m, scale) for m in spec.metrics],
