@@ -25,7 +25,7 @@ The paper does not say, and here is a knob:
   only blur: ``level=clean`` does that. ``strength=none`` begins with noise;
 * ``control_scale`` 0.5 (SDXL's ControlNets recommend it), in all steps; thresholds 100 and 200 (PROPOSAL), of OpenCV's
   Canny on the enlarged blueprint, whose lines are then as thin as those the ControlNet was trained on;
-* ``adapter_scale`` 1 and ``adapter_view`` (CLIP would crop the middle): :mod:`methods.shared.image_prompt`.
+* ``adapter_scale`` 1 and ``adapter_view`` (CLIP would crop the middle): :mod:`methods.control.image_prompt`.
 
 ``strength=none``, ``control=none`` and no weights is ``multidiffusion``, whose blueprint then decides nothing.
 
@@ -48,12 +48,12 @@ from bench.noise import Noise
 from bench.registry import method
 from bench.types import Canvas, Prompt
 from methods.backbones import Conditioning, LatentBackbone, Scheduler, Tensor
+from methods.control import controlnet, image_prompt
+from methods.control.canny import canny
+from methods.control.canny import check as check_thresholds
 from methods.direct import direct_latents
 from methods.multidiffusion import multidiffusion_latents
-from methods.shared import control as controlnet
-from methods.shared import image_prompt, lora, trained
-from methods.shared.canny import canny
-from methods.shared.canny import check as check_thresholds
+from methods.shared import lora, trained
 from methods.shared.canvas import cells, picture, start
 from methods.shared.sampling import noisable, noised, undrawn
 from methods.shared.windows import Window, gather, grid, sides
@@ -267,7 +267,7 @@ def drspo(
 
     Raises:
         PrerequisiteError: weights that are not here.
-        UsageError: see :func:`setting`, :func:`methods.shared.control.check`, :func:`methods.shared.lora.check`; a
+        UsageError: see :func:`setting`, :func:`methods.control.controlnet.check`, :func:`methods.shared.lora.check`; a
             scheduler that draws in its steps or is none of DDIM and Euler.
     """
     small, windows = setting(backbone, canvas, dict(locals()))

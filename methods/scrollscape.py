@@ -102,6 +102,16 @@ def setting(backbone: Any, canvas: Canvas, knobs: Mapping[str, Any]) -> Setting:
     return Setting(base, lay((height, width), (frames, rows, columns), knobs["scan"], frame, knobs["step"]))
 
 
+def outlined(outline: Callable[[], Any]) -> Any:
+    """The outline of a Wan; ``UsageError`` on a backbone that is none."""
+    try:
+        backbone = outline()
+    except UsageError as error:
+        raise UsageError(f"{error}; scrollscape works inside Wan's transformer: use wan-1.3b or wan-14b") from error
+    refuse_others(backbone)
+    return backbone
+
+
 def refuse_others(backbone: Any) -> None:
     """Raise ``UsageError`` on a backbone that is no Wan."""
     if type(getattr(backbone, "transformer", None)).__name__ != "WanTransformer3DModel":
@@ -146,10 +156,7 @@ def aligned_file(backbone: Any, alignment: str) -> Path | None:
 
 def requires(outline: Callable[[], Any], canvas: Canvas, knobs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Refuse what cannot work before anything is loaded; aligned weights and ScrollSR's network by their content."""
-    try:
-        backbone = outline()
-    except UsageError as error:
-        raise UsageError(f"{error}; scrollscape works inside Wan's transformer: use wan-1.3b or wan-14b") from error
+    backbone = outlined(outline)
     setting(backbone, canvas, knobs)
     path = aligned_file(backbone, knobs["alignment"])
     named = {} if path is None else {"alignment": lora.digest(path)}

@@ -133,7 +133,7 @@ def from_seeds(store: Store, suite: Suite, label: str) -> Calibration:
                 found.setdefault((c.part, c.measure.name), {})[name] = c
     floors = _floors(found, notes)
     if not floors:
-        raise IncompleteError(f"{label} has no scores of several seeds in this store: {'; '.join(notes)}")
+        raise IncompleteError(f"the seeds of {label} in this store give no margins: {'; '.join(notes)}")
     return Calibration(suite.ref, suite.digest, label, base.digest, repetitions, tuple(floors), tuple(notes))
 
 
@@ -188,9 +188,11 @@ def _floors(found: Mapping[tuple[str, str], Mapping[str, Comparison]], notes: li
     """The floor of each number on each part; numbers without one are noted."""
     floors = []
     for (part, number), comparisons in found.items():
-        gains = {name: c.gain for name, c in comparisons.items() if c.gain is not None}
+        told = {name: c.gain for name, c in comparisons.items() if c.gain is not None}
+        gains = {name: g for name, g in told.items() if math.isfinite(g.low) and math.isfinite(g.high)}
         if not gains:
-            notes.append(f"{number}: {next(iter(comparisons.values())).note}")
+            few = "the mean over one prompt has no interval; take two or more"
+            notes.append(f"{number}: {few if told else next(iter(comparisons.values())).note}")
             continue
         by = {name: max(abs(g.low), abs(g.high)) for name, g in gains.items()}
         unit = next(iter(comparisons.values())).measure.unit

@@ -107,3 +107,9 @@ def measures(suite: Suite, names: Iterable[str] = ()) -> list[Measure]:
 def text(value: Any) -> str:
     """A value as SQL text."""
     return "null" if value is None else "'" + str(value).replace("'", "''") + "'"
+
+
+def run_command(suite: Suite) -> str:
+    """The command that makes a suite's pictures and numbers, for messages."""
+    tier = " --tier miniature" if suite.shrunk else ""
+    return f"`scrollbench run --suite {suite.name}{tier}`"

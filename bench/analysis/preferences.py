@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.analysis.columns import belongs, measures, text
+from bench.analysis.columns import belongs, measures, run_command, text
 from bench.errors import UsageError, near
 from bench.store.commit import write_file
 from bench.store.index import NAME, query
@@ -123,7 +123,7 @@ def _check(suite: Suite, out: Path, gap: float, pairing: str) -> None:
 def _shots(store: Store, suite: Suite, measure: Measure) -> list[Shot]:
     """Every scored picture of the suite's methods and seeds."""
     if not (store.root / NAME).exists():
-        raise UsageError(f"nothing is scored in {store.root}: {_run(suite)} comes first")
+        raise UsageError(f"nothing is scored in {store.root}: {run_command(suite)} comes first")
     assert measure.use is not None
     labels = ", ".join(text(m.label) for m in suite.methods)
     names, rows = query(
@@ -140,22 +140,17 @@ def _shots(store: Store, suite: Suite, measure: Measure) -> list[Shot]:
     for row in rows:
         told = dict(zip(names, row))
         if belongs(told, measure.use):
-            part, prompt_id, prompt, negative, *size, method, seed, image_id, score = row[:10]
-            found.append(Shot(part, prompt_id, prompt, negative or "", size[0], size[1], method, seed, image_id, score))
+            own = {name: told[name] for name in names[:9]}
+            found.append(Shot(**{**own, "negative": told["negative"] or "", "score": float(told["value"])}))
     return found
-
-
-def _run(suite: Suite) -> str:
-    tier = " --tier miniature" if suite.shrunk else ""
-    return f"`scrollbench run --suite {suite.name}{tier}`"
 
 
 def _too_few(suite: Suite, measure: Measure, shots: Sequence[Shot]) -> str:
     have = Counter(s.method for s in shots)
     told = ", ".join(f"{m.label} {have[m.label]}" for m in suite.methods)
     return (
-        f"no prompt has pictures of two methods with {measure.name} (scored pictures: {told}): {_run(suite)} with the "
-        f"same --method, --seed and --limit makes and scores what is missing"
+        f"no prompt has pictures of two methods with {measure.name} (scored pictures: {told}): {run_command(suite)} "
+        f"with the same --method, --seed and --limit makes and scores what is missing"
     )
 
 

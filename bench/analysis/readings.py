@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.analysis.claims import Table
-from bench.analysis.columns import SHOWN, belongs, text
+from bench.analysis.columns import SHOWN, belongs, run_command, text
 from bench.pipeline.plan import make_plan
 from bench.stats.means import bounds
 from bench.store.index import NAME, query
@@ -53,7 +53,7 @@ class Readings:
         self.labels = {m.label.casefold(): m.label for m in self.suite.methods}
         self.absent = {(u.kind, u.label.casefold()): u.reason for u in self.suite.unavailable}
         if not (self.store.root / NAME).exists():
-            self.no_column = dict.fromkeys(self.columns, f"nothing is measured: {self._run()} comes first")
+            self.no_column = dict.fromkeys(self.columns, f"nothing is measured: {run_command(self.suite)} comes first")
             return
         place = {"suite_digest": self.suite.digest, "tier": self.suite.tier, "part": self.part}
         where = "where " + " and ".join(f"{k} = {text(v)}" for k, v in place.items())
@@ -69,13 +69,9 @@ class Readings:
         for column in dict.fromkeys(self.columns):
             matching = [row for row in rows if self._is(row, column)]
             if not matching:
-                self.no_column.setdefault(column, f"no scores in this column yet: {self._run()}")
+                self.no_column.setdefault(column, f"no scores in this column yet: {run_command(self.suite)}")
                 continue
             self._read(column, matching, self._pairs(where, matching[0]["protocol"], matching[0]["value_name"]))
-
-    def _run(self) -> str:
-        tier = " --tier miniature" if self.suite.shrunk else ""
-        return f"`scrollbench run --suite {self.suite.name}{tier}`"
 
     def _pairs(self, where: str, protocol: str, name: str) -> dict[str, dict[str, float]]:
         sql = f"select method, prompt_id, value from pairs {where} "
@@ -126,8 +122,8 @@ class Readings:
         if method.casefold() not in self.labels:
             return self.absent.get(("method", method.casefold()), f"not a method of suite {self.suite.name}")
         if not self.made.get(label):
-            return self.blocked.get(label) or f"no pictures yet: {self._run()}"
-        return self.no_column.get(column) or f"not scored yet, or undefined here: {self._run()}"
+            return self.blocked.get(label) or f"no pictures yet: {run_command(self.suite)}"
+        return self.no_column.get(column) or f"not scored yet, or undefined here: {run_command(self.suite)}"
 
     @cached_property
     def blocked(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ Verbs reach everything through ``bench``, whose rooms open when they are entered
 
 from __future__ import annotations
 
-from bench.cli import judging, looking, making, reports, starting, store, training
+from bench.cli import judging, looking, making, reports, store, training
 from bench.cli.preferences import preferences_app
 from bench.cli.prompts import prompts_app
 from bench.cli.root import main as main
@@ -14,7 +14,6 @@ from bench.cli.weights import weights_app
 from bench.cli.world import world_app
 
 VERBS = (
-    starting,
     judging,
     looking,
     making,

@@ -41,7 +41,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Print what preferences are made of and their pairs, from the clearest to the closest."""
-    from methods.training.preferences import Preferences
+    from methods.training.preferences import Preferences  # help is instant
 
     found = Preferences(folder)
     if sheet is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Protocol
 
 from bench.pipeline.plan import Job
@@ -28,12 +27,20 @@ Executor = Callable[[Iterable[Job], Do], Iterator[tuple[Job, Record]]]
 def groups(jobs: Iterable[Job]) -> Iterator[tuple[Job, ...]]:
     """Jobs in their order, those that follow each other together where a method makes several pictures at once.
 
-    They share method, backbone, knobs and canvas; a group is at most the backbone's option ``batch``.
+    They share method, backbone, knobs and canvas; a group is at most the backbone's option ``batch``. No job is asked
+    for before it is its turn, but for the one that shows that a group is at its end.
     """
-    for (use, _), alike in groupby(jobs, lambda job: (job.use, job.recipe.canvas)):
-        several = max(1, use.backbone_options.get("batch", 1)) if use.method.together else 1
-        those = tuple(alike)
-        yield from (those[i : i + several] for i in range(0, len(those), several))
+    group: list[Job] = []
+    for job in jobs:
+        if group and (job.use, job.recipe.canvas) != (group[0].use, group[0].recipe.canvas):
+            yield tuple(group)
+            group = []
+        group.append(job)
+        if len(group) >= (job.use.backbone_options.get("batch", 1) if job.use.method.together else 1):
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)
 
 
 def local(jobs: Iterable[Job], do: Do) -> Iterator[tuple[Job, Record]]:

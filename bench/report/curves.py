@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.analysis.columns import measures
+from bench.analysis.columns import measures, run_command
 from bench.analysis.samplers import labelled, values
 from bench.errors import IncompleteError, UsageError
 from bench.stats.means import bounds
@@ -72,9 +72,7 @@ def points(store: Store, suite: Suite, names: Sequence[str] = ()) -> list[dict[s
                     "low": low, "high": high, "prompts": len(means),
                 })  # fmt: skip
     if not rows:
-        raise IncompleteError(
-            f"no numbers of suite {suite.ref} in {store.root}; make them with `scrollbench run --suite {suite.name}`"
-        )
+        raise IncompleteError(f"no numbers of suite {suite.ref} in {store.root}; make them with {run_command(suite)}")
     return rows
 
 

@@ -21,9 +21,9 @@ from bench.world.detectors import detect
 from bench.world.render import HEIGHT
 from bench.world.scene import UNIQUES, Scene, caption, sample_scene
 from methods.backbones import Conditioning
+from methods.control.controlnet import ROWS
 from methods.direct import direct_latents
 from methods.direct_tokens import direct_tokens
-from methods.shared.control import ROWS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ def squares(
     """Native squares of a latent backbone, or single frames of a video one: uint8 (h, w, 3), one a text.
 
     Noise is keyed by text and position. ``control`` are pictures (n, 3, h, w), one a text, for a network within
-    :func:`methods.shared.control.watched`.
+    :func:`methods.control.controlnet.watched`.
     """
     import torch
 
@@ -124,9 +124,8 @@ def obedience(
     rng = np.random.default_rng([2**43, seed])
     scenes = [sample_scene(rng) for _ in range(n)]
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    if draw is None:
-        draw = token_squares if backbone.family == "tokens" else squares  # type: ignore[assignment]
-        assert draw is not None
+    usual: Callable[..., Iterator[np.ndarray]] = token_squares if backbone.family == "tokens" else squares
+    draw = usual if draw is None else draw
     for scene, rgb in zip(scenes, draw(backbone, [caption(s) for s in scenes], seed)):
         for detector in ("colour", "net"):
             found[scene.unique or "empty sky", detector].append(count(rgb, scene, detector))

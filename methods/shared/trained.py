@@ -94,6 +94,19 @@ def adapted(network: Any, adapter: lora.Adapter) -> Iterator[None]:
 
 
 @contextmanager
+def bare(network: Any) -> Iterator[None]:
+    """Let layers that wear low-rank pairs (:func:`adapted`) work without them."""
+    worn = {layer: layer.pair for layer in network.modules() if isinstance(layer, _paired_class())}
+    for layer in worn:
+        layer.pair = None
+    try:
+        yield
+    finally:
+        for layer, pair in worn.items():
+            layer.pair = pair
+
+
+@contextmanager
 def exchanged(network: Any, tensors: Mapping[str, Any], device: Any) -> Iterator[None]:
     """Let other tensors stand in the place of a network's parameters."""
     import torch
@@ -121,7 +134,7 @@ def _paired_class() -> Any:
     class Paired(torch.nn.Module):
         """A linear layer and its pair."""
 
-        def __init__(self, layer: Any, pair: lora.Lora) -> None:
+        def __init__(self, layer: Any, pair: lora.Lora | None) -> None:
             super().__init__()
             self.layer, self.pair = layer, pair
 

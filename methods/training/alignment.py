@@ -39,7 +39,7 @@ from bench.errors import UsageError, near
 from bench.ids import digest
 from bench.registry import trainer
 from methods.backbones.factory import Choice
-from methods.scrollscape import ADAPTED, RANK, refuse_others
+from methods.scrollscape import ADAPTED, RANK, outlined
 from methods.shared import lora, trained
 from methods.shared.positions import axes_of, placed
 from methods.shared.scan import Scan, lay, stacked
@@ -163,14 +163,14 @@ class Alignment:
             shown = [self.pictures.look(kind, key) for key in new.values()]
             x = torch.from_numpy(np.stack([rgb for rgb, _ in shown])).permute(0, 3, 1, 2)[:, :, None] / 255
             for path, z, (_, text) in zip(new, self.backbone.encode(x.to(self.backbone.device)), shown):
-                told = self.read(text)[0]
-                rows = int(told.any(dim=1).nonzero().max()) + 1  # behind a text are zeros
-                _keep({"z": z[:, 0], "text": told[:rows]}, path)
+                embeds = self.read(text)[0]
+                rows = int(embeds.any(dim=1).nonzero().max()) + 1  # behind a text are zeros
+                _keep({"z": z[:, 0], "text": embeds[:rows]}, path)
         if self._blank is None:
             self._blank = self.read("")
         kept, most = [load_file(path) for path in paths], self._blank.shape[1]
-        told = [pad(one["text"], (0, 0, 0, most - len(one["text"]))).to(self._blank) for one in kept]
-        texts = [self._blank if left_out else one[None] for one, left_out in zip(told, blank)]
+        texts = [pad(one["text"], (0, 0, 0, most - len(one["text"])))[None].to(self._blank) for one in kept]
+        texts = [self._blank if left_out else text for text, left_out in zip(texts, blank)]
         return torch.stack([one["z"] for one in kept]).to(self.backbone.device), torch.cat(texts)
 
     @torch.no_grad()
@@ -275,11 +275,7 @@ def alignment(
     """
     knobs = {k: v for k, v in locals().items() if k not in ("backbone", "data")}
     _check(knobs)
-    try:
-        outline = backbone.outline()
-    except UsageError as error:
-        raise UsageError(f"{error}; scrollscape works inside Wan's transformer: use wan-1.3b or wan-14b") from error
-    refuse_others(outline)
+    outline = outlined(backbone.outline)
     unit, native = outline.factor * outline.patch, [side * outline.factor for side in outline.native[1:]]
     side = knobs["size"] = size or min(native)
     if side % unit:

@@ -25,6 +25,7 @@ The paper does not say, and here is a knob or a rule:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from methods.backbones.factory import Choice
 from methods.drspo import ADAPTED, STAGES, blueprint_size
 from methods.shared import lora
 from methods.shared.canvas import cells
-from methods.shared.trained import adapted
+from methods.shared.trained import adapted, bare
 from methods.shared.windows import Window, grid, sides
 from methods.training import dpo
 from methods.training.pairs import Pairs
@@ -67,6 +68,9 @@ class Preferred:
             backbone.unet.enable_gradient_checkpointing()
         shapes = lora.layers(backbone.unet, ADAPTED)
         self.module: nn.Module = Pairs(shapes, knobs["rank"], knobs["rank"]).to(backbone.device)
+        # All along: blocks that are computed anew in the backward pass need them there.
+        self._worn = ExitStack()
+        self._worn.enter_context(adapted(backbone.unet, self.module.adapter()))  # type: ignore[operator]
         self.data, self.batch, self.lr = data.about, knobs["batch"], knobs["lr"]
         self.accumulate, self.gradient_norm, self.averaged = knobs["accumulate"], knobs["clip"], knobs["averaged"]
         self.spike = knobs["spike"]
@@ -92,7 +96,7 @@ class Preferred:
 
     def rate(self, step: int, steps: int) -> float:
         """Up, and level."""
-        return min(1.0, (step + 1) / max(1, self.knobs["warmup"]))
+        return min(1.0, float(step + 1) / max(1, int(self.knobs["warmup"])))
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         size = self.training[int(rng.integers(len(self.training)))]  # pairs of one call have one size
@@ -127,10 +131,9 @@ class Preferred:
         kept = self.abar[times].to(latents)
         x, wanted = dpo.noised(latents, drawn, kept), dpo.target(latents, drawn, kept, self.kind)
         predict = self.network([("", "") if b else (p.prompt, p.negative) for p, b in zip(pairs, blank)] * 2)
-        with torch.no_grad():
+        with torch.no_grad(), bare(self.backbone.unet):
             reference, alone = self.answered(predict, x, times, wanted)
-        with adapted(self.backbone.unet, self.module.adapter()):  # type: ignore[operator]
-            policy, own = self.answered(predict, x, times, wanted)
+        policy, own = self.answered(predict, x, times, wanted)
         return policy, reference, None if own is None or alone is None else (own, alone)
 
     def answered(self, predict: dpo.Predict, x: Tensor, t: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:

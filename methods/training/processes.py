@@ -42,10 +42,10 @@ class Processes:
         there = [0.0 if p.grad is None else 1.0 for p in parameters]
         flat = torch.cat([*(g.flatten().float() for g in own), own[0].new_tensor([*there, loss]).float()])
         mean: Tensor = reduce(flat, "mean")
-        gradients, there, losses = mean.split([mean.numel() - len(own) - 1, len(own), 1])
-        parts = gradients.split([p.numel() for p in parameters])
-        for p, part, some in zip(parameters, parts, there.tolist(), strict=True):
-            p.grad = part.view_as(p).to(p.dtype) if some else None
+        gradients, some, losses = torch.split(mean, [mean.numel() - len(own) - 1, len(own), 1])
+        parts = torch.split(gradients, [p.numel() for p in parameters])
+        for p, part, anywhere in zip(parameters, parts, some.tolist(), strict=True):
+            p.grad = part.view_as(p).to(p.dtype) if anywhere else None
         return float(losses)
 
     def wait(self) -> None:

@@ -80,7 +80,7 @@ def store(tmp_path: Path) -> Any:
             hand.score(image, [["gsd-dino", None, 99.0]], view="squash")  # another protocol: not this board's number
         hand.set_score(label, {"kid": value / 100, "kid-subset-std": 0.5}, n=2)
     build_file(hand.records, tmp_path / NAME)
-    return Namespace(root=tmp_path, read_image=lambda image_id: pixels[image_id])
+    return Namespace(root=tmp_path, open_image=lambda image_id: pixels[image_id])
 
 
 def text(renderable: Any, width: int = 120) -> list[str]:
@@ -289,12 +289,10 @@ def test_the_contact_sheet_says_what_failed_and_shrinks_large_pictures(store: An
     drawn: list[str] = []
     from bench.report import contact
 
-    original = contact._Sheet.text
+    original = contact.write_line
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            contact._Sheet,
-            "text",
-            lambda self, pen, x, y, said, *rest: drawn.append(said) or original(self, pen, x, y, said, *rest),
+            contact, "write_line", lambda pen, x, y, said, *rest: drawn.append(said) or original(pen, x, y, said, *rest)
         )
         contact_sheet(store, suite, tmp_path / "again.png")
     assert "failed: oom" in drawn

@@ -76,6 +76,14 @@ def test_the_baselines_own_seeds_give_margins_without_a_picture_more(tmp_path: P
         from_seeds(store, suite_in(tmp_path, methods=["plain"], seeds=[0]), "plain")
 
 
+def test_one_prompt_gives_no_margins_and_says_so(tmp_path: Path) -> None:
+    suite, store = made(tmp_path, "plain", prompts=1, seeds=[0, 1])
+    with pytest.raises(IncompleteError, match=r"give no margins: .*one prompt has no interval; take two or more"):
+        from_seeds(store, suite, "plain")
+    two, store = made(tmp_path / "two", "plain", prompts=2, seeds=[0, 1])
+    assert margins(from_seeds(store, two, "plain"))["brightness"] > 0
+
+
 def test_what_a_calibration_will_draw_is_said_before_it_draws(tmp_path: Path) -> None:
     suite, store = suite_in(tmp_path, methods=["plain"]), Store(tmp_path / "store")
     pictures = len(suite.parts[0].prompts.prompts) * len(suite.seeds)

@@ -266,7 +266,7 @@ def test_settings_and_pictures_that_cannot_work_are_refused_before_anything_is_l
 
 
 def test_other_networks_are_refused_and_the_method_names_its_training(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"works inside Wan's transformer: use wan-1\.3b or wan-14b"):
+    with pytest.raises(UsageError, match=r"backbone sdxl has none: use wan-1\.3b or wan-14b"):
         bench.train(
             "scrollscape", str(folder), "sdxl", tmp_path / "out", options={"model": str(write_sdxl(tmp_path / "sdxl"))}
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.errors import UsageError
-from methods.shared.canny import canny
+from methods.control.canny import canny
 from tests.support.golden_cases import load_arrays
 
 

@@ -16,9 +16,10 @@ from bench.errors import PrerequisiteError, UsageError
 from bench.registry import find
 from methods.backbones import Conditioning
 from methods.backbones.stable_diffusion import StableDiffusion
+from methods.control import controlnet as control
+from methods.control import image_prompt
+from methods.control.controlnet import ROWS, active, watched
 from methods.direct import direct_latents
-from methods.shared import control, image_prompt
-from methods.shared.control import ROWS, active, watched
 from tests.support.golden_cases import GOLDENS, load_arrays, load_network
 
 STEP = load_arrays("controlnet_sd_step")

@@ -17,11 +17,11 @@ from bench.types import Canvas, Prompt
 from bench.world.recipes.control import untrained
 from methods import drspo as module
 from methods.backbones.sd3 import sd35_medium
+from methods.control.canny import canny
 from methods.direct import direct
 from methods.drspo import ADAPTED, Late, control_rows, drspo, edges, kept_steps
 from methods.multidiffusion import multidiffusion
 from methods.shared import lora
-from methods.shared.canny import canny
 from methods.shared.windows import grid
 from tests.support.close import sampled
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.errors import UsageError
 from bench.world.recipes.bank import Bank, load_bank
+from methods.training import checkpoint
 from methods.training.loop import Muon, Step, muon_and_adamw, save_half, train
 from methods.training.prodigy import Prodigy
 
@@ -237,3 +238,45 @@ def test_the_bank_is_rendered_once_and_reproducible(tmp_path: Path) -> None:
     assert np.array_equal(first.squares, again.squares)
     assert np.array_equal(first.wide, elsewhere.wide)
     assert not np.array_equal(first.squares[0], first.squares[1])
+
+
+def kept(folder: Path, *steps: int) -> None:
+    for step in steps:
+        checkpoint.keep(folder, {"step": step, "weights": torch.full((100,), float(step))})
+
+
+@pytest.mark.parametrize("damage", ["cut short", "one bit"])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(tmp_path: Path, damage: str) -> None:
+    assert checkpoint.last(tmp_path) is None
+    kept(tmp_path, 2, 4)
+    whole = checkpoint.last(tmp_path)
+    assert whole is not None
+    assert whole["step"] == 4
+    file = tmp_path / checkpoint.NAME
+    data = bytearray(file.read_bytes())
+    where = data.find(torch.full((4,), 4.0).numpy().tobytes())
+    data[where] ^= 1
+    file.write_bytes(data[: len(data) // 2] if damage == "cut short" else data)
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged and not used"):
+        before = checkpoint.last(tmp_path)
+    assert before is not None
+    assert before["step"] == 2
+    (tmp_path / checkpoint.BEFORE).write_bytes(b"nothing")
+    with (
+        pytest.warns(UserWarning, match="is damaged"),
+        pytest.raises(UsageError, match=r"no checkpoint in .* is whole: .*Delete the folder"),
+    ):
+        checkpoint.last(tmp_path)
+
+
+def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(
+    tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.training.loop.CHECKPOINT_EVERY", 8)
+    train(Mean, "mean", tmp_path / "a", tmp_path / "whole", bank=bank)
+    with pytest.raises(Stop):
+        train(Mean, "mean", tmp_path / "b", tmp_path / "resumed", bank=bank, report=stop_at(20))
+    (tmp_path / "b/mean" / checkpoint.NAME).write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="is damaged"):
+        train(Mean, "mean", tmp_path / "b", tmp_path / "resumed", bank=bank)
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")

@@ -123,7 +123,8 @@ def test_pictures_do_not_depend_on_order_limit_or_shard(
     rng = random.Random(seed)
 
     def shuffled(jobs: Any, do: Any) -> Iterator[Any]:
-        return executors.local(rng.sample(list(jobs), len(list(jobs))), do)
+        waiting = list(jobs)
+        return executors.local(rng.sample(waiting, len(waiting)), do)
 
     monkeypatch.setitem(EXECUTORS, "shuffled", shuffled)
     store = Store(tmp_path)

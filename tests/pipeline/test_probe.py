@@ -113,6 +113,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "syncdiffusion": {"window": 8, "stride": 4, "loss": "world-lpips"},
     "upscale": {"model": "world-upscaler", "base": "direct steps=2"}, "scale-dit": {"kept": 1, "bridge": "none"},
     "scrollscape": {"alignment": "none", "frame_width": 2},
+    "drspo": {"low": "none", "high": "none", "control": "none"},
 }  # fmt: skip
 LATENT = [n for n in names("methods") if find("methods", n).family == "latent"]
 

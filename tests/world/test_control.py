@@ -13,8 +13,8 @@ from diffusers import ControlNetModel
 from bench.world.recipes import control
 from bench.world.recipes.bank import Bank, load_bank
 from bench.world.scene import caption
-from methods.shared.canny import canny
-from methods.shared.control import ROWS, watched
+from methods.control.canny import canny
+from methods.control.controlnet import ROWS, watched
 from methods.training.loop import train
 
 

@@ -22,8 +22,8 @@ from bench.world.recipes.bank import DATA, Bank
 from bench.world.recipes.vae import to_tensor
 from bench.world.render import HEIGHT, render
 from bench.world.scene import Scene, caption, sample_scene
-from methods.shared.canny import canny
-from methods.shared.control import ROWS, watched
+from methods.control.canny import canny
+from methods.control.controlnet import ROWS, watched
 
 HELD_OUT = 100  # scenes
 
