@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,16 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from bench import toml
 from bench.cli.app import main
 from bench.extractors.weights.manifest import Model, load_manifest, repository_folder
+from bench.registry import find
+from bench.suites.file import read_suite
+from bench.suites.load import load_suite
 from methods.backbones.llamagen import convert
 from methods.backbones.tiny.llamagen import SIZES, write_tiny_llamagen
+from rehearsal import suites
+from rehearsal.__main__ import block
 from tests.support.small import SUITE, write_suite
 from tests.support.tiny_pipelines import shard
 
@@ -142,3 +149,28 @@ def test_fetching_a_suite_makes_the_folder_that_llamagen_loads(
     again = CliRunner().invoke(main, words)
     assert (again.exit_code, "making" in again.stderr) == (0, False)
     assert (made / "gpt" / "config.json").stat().st_mtime_ns == stamp
+
+
+def test_every_suite_of_tier_full_has_a_small_form_of_the_same_methods_and_metrics(tmp_path: Path) -> None:
+    for name in suites.full():
+        spec = read_suite(find("suites", name))
+        file = tmp_path / f"{name}.toml"
+        file.write_text(toml.written(suites._plain(suites.reduced(spec))))
+        ours, theirs = load_suite(file, {"limit": 1}), load_suite(name, {"limit": 1})
+        little = [load_suite(f, {"limit": 1, "tier": "miniature"}) for f in (file, name)]
+        assert [p.canvas for p in little[0].parts] == [p.canvas for p in little[1].parts]
+        assert [m.label for m in ours.methods] == [m.label for m in theirs.methods]
+        assert [m.label for m in ours.metrics] == [m.label for m in theirs.metrics]
+        assert all(
+            (a.canvas.width * 8, a.canvas.height * 8) <= (b.canvas.width, b.canvas.height)
+            for a, b in zip(ours.parts, theirs.parts)
+        )
+        assert "fp16" not in {m.backbone_options.get("precision") for m in ours.methods}
+
+
+def test_the_rehearsal_takes_its_commands_from_the_readme() -> None:
+    lines = block()
+    assert [line.split()[1] for line in lines] == ["doctor", "plan", "weights", "run", "run"]
+    for line in lines:
+        words = shlex.split(line.partition("#")[0])[1:]
+        assert "pano-1k" in words
