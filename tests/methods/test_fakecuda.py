@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib import import_module
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from bench.noise import Noise
+from bench.registry import find
 from bench.types import Canvas, Prompt
-from methods.backbones.flux import flux_dev
-from methods.backbones.sdxl import sdxl
 from methods.backbones.stable_diffusion import from_pretrained
+from methods.backbones.tiny.llamagen import write_tiny_llamagen
+from methods.backbones.tiny.stable_diffusion import tiny_clip
 from methods.shared import windows
 from tests.support import tiny_pipelines
 from tests.support.fakecuda import pretended
@@ -24,35 +25,78 @@ PROMPT = Prompt("boat", "a boat under one moon", "")
 LATENT: dict[str, dict[str, Any]] = {
     "direct": {}, "multidiffusion": {"stride": 2}, "mad": {"stride": 2}, "spotdiffusion": {},
     "twindiffusion": {"stride": 2}, "tileddiffusion": {}, "bld": {}, "gvcf": {"stride": 2},
-    "elasticdiffusion": {"resamplings": 2}, "streammultidiffusion": {"t_index_list": "0,12"},
+    "elasticdiffusion": {"resamplings": 1}, "streammultidiffusion": {"t_index_list": "0,12"},
+    "syncdiffusion": {"window": 16, "loss": "world-lpips"}, "msd": {"stride": 2}, "demofusion": {},
 }  # fmt: skip
+SHAPE = {"syncdiffusion": (8, 4), "msd": (2, 2)}  # in squares: what LPIPS can look at; two rows
+OTHERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "sdxl": [("direct", {})], "flux-dev": [("direct", {})], "sd35-medium": [("direct", {})],
+    "pixart-sigma": [("direct", {})], "wan-1.3b": [("direct-video", {}), ("scrollscape", {"alignment": "none"})],
+    "llamagen": [("direct-tokens", {}), ("panollama", {})],
+}  # fmt: skip
+WRITERS = {
+    "sdxl": tiny_pipelines.write_sdxl, "flux-dev": tiny_pipelines.write_flux, "sd35-medium": tiny_pipelines.write_sd3,
+    "pixart-sigma": tiny_pipelines.write_pixart, "wan-1.3b": tiny_pipelines.write_wan, "llamagen": write_tiny_llamagen,
+}  # fmt: skip
+SQUARES = {"flux-dev": {"window": 8}, "wan-1.3b": {"native": (2, 2, 4)}}  # of networks whose config names no size
 
 
-def method(name: str) -> Any:
-    return getattr(import_module(f"methods.{name}"), name)
+SIZES = {"wan-1.3b": Canvas(96, 16), "llamagen": Canvas(16, 8)}
 
 
-def drawn(mode: Any, backbone: Any, name: str, knobs: dict[str, Any], shape: tuple[int, int]) -> Counter[Any]:
-    """What the host did in the stage ``denoise`` of a picture of ``shape`` windows."""
+def write_least_sd(folder: Path) -> Path:
+    """A Stable Diffusion of one block a part, squares of 4 cells, 2 px a cell: each operation costs a dispatch."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8,), norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), mid_block_type=None,
+        cross_attention_dim=16, attention_head_dim=2,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        latent_channels=4, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    tokenizer, text = tiny_clip()
+    return tiny_pipelines.save(
+        StableDiffusionPipeline(
+            vae=vae, unet=unet, text_encoder=text, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None,
+            feature_extractor=None, requires_safety_checker=False,
+        ), folder,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_least_sd(tmp_path_factory.mktemp("least"))
+
+
+def drawn(mode: Any, backbone: Any, name: str, knobs: dict[str, Any], canvas: Canvas) -> Counter[Any]:
+    """What the host did in the stage ``denoise`` of a picture."""
     mode.stage = lambda: (backbone.meter._stack or [""])[-1]
     mode.counts.clear()
-    use = method(name)
-    canvas = Canvas(*(n * backbone.window * backbone.factor for n in shape))
+    use = find("methods", name)
     few = {"steps": 2} if "steps" in use.params else {}
-    picture = use.fn(backbone, PROMPT, canvas, Noise(0, "boat"), **few, **knobs)
+    picture = use.fn(backbone, PROMPT, canvas, Noise(0, "boat"), **use.resolve({**few, **knobs}))
     assert (str(picture.device), tuple(picture.shape)) == (PLACE, (3, canvas.height, canvas.width))
     return Counter({what: n for (at, what), n in mode.counts.items() if at == "denoise"})
 
 
+def on_squares(mode: Any, backbone: Any, name: str, knobs: dict[str, Any], shape: tuple[int, int]) -> Counter[Any]:
+    return drawn(mode, backbone, name, knobs, Canvas(*(n * backbone.window * backbone.factor for n in shape)))
+
+
 @pytest.fixture(scope="module")
-def latent(tiny_sd: Path) -> dict[str, Any]:
+def latent(folder: Path) -> dict[str, Any]:
     """What the host did for every latent method, or what went wrong; one network for all."""
     found: dict[str, Any] = {}
     with pretended() as mode:
-        backbone = from_pretrained(model=str(tiny_sd), device=PLACE, precision="fp16")
+        backbone = from_pretrained(model=str(folder), device=PLACE, precision="fp16")
+        backbone.condition = cache(backbone.condition)  # type: ignore[method-assign]
         for name, knobs in LATENT.items():
             try:
-                found[name] = drawn(mode, backbone, name, knobs, (2, 1))
+                found[name] = on_squares(mode, backbone, name, knobs, SHAPE.get(name, (2, 1)))
             except Exception as error:  # each method's own test tells of it
                 found[name] = error
     return found
@@ -66,38 +110,42 @@ def test_a_latent_method_stays_on_its_device_and_brings_nothing_home(name: str, 
     assert counts["to_host"] == 0
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux"])
-def test_other_networks_stay_on_their_device(family: str, tmp_path: Path) -> None:
-    folder = getattr(tiny_pipelines, f"write_{family}")(tmp_path)
-    factory = {"sdxl": sdxl, "flux": flux_dev}[family]
+@pytest.mark.parametrize("name", OTHERS)
+def test_methods_on_other_networks_stay_on_their_device(name: str, tmp_path: Path) -> None:
+    folder = WRITERS[name](tmp_path)
     with pretended() as mode:
-        backbone = factory(model=str(folder), device=PLACE, precision="bf16")
-        backbone.window = min(backbone.window, 16)  # FLUX's is that of the full-size network
-        counts = drawn(mode, backbone, "direct", {}, (2, 1))
-    assert (counts["launch"] > 0, counts["to_host"]) == (True, 0)
+        backbone = find("backbones", name)(model=str(folder), device=PLACE, precision="bf16")
+        for attribute, value in SQUARES.get(name, {}).items():
+            setattr(backbone, attribute, value)
+        for method, knobs in OTHERS[name]:
+            if name in SIZES:
+                counts = drawn(mode, backbone, method, knobs, SIZES[name])
+            else:
+                counts = on_squares(mode, backbone, method, knobs, (2, 1))
+            assert (method, counts["launch"] > 0, counts["to_host"]) == (method, True, 0)
 
 
-def test_a_network_that_is_offloaded_computes_on_the_device(tiny_sd: Path) -> None:
+def test_a_network_that_is_offloaded_computes_on_the_device(folder: Path) -> None:
     with pretended() as mode:
-        backbone = from_pretrained(model=str(tiny_sd), device=PLACE, precision="fp16", offload="model")
-        assert drawn(mode, backbone, "mad", {"stride": 2}, (2, 1))["launch"] > 0
+        backbone = from_pretrained(model=str(folder), device=PLACE, precision="fp16", offload="model")
+        assert on_squares(mode, backbone, "mad", {"stride": 2}, (2, 1))["launch"] > 0
 
 
 def test_a_tensor_left_on_the_cpu_and_a_copy_to_the_host_are_found(
-    tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merge, gather = windows.merge, windows.gather
     with pretended() as mode:
-        backbone = from_pretrained(model=str(tiny_sd), device=PLACE, precision="fp16")
+        backbone = from_pretrained(model=str(folder), device=PLACE, precision="fp16")
         home = lambda views, *at: merge(views + 0 * views.cpu().to(views.device), *at)  # noqa: E731
         monkeypatch.setattr("methods.multidiffusion.merge", home)
-        assert drawn(mode, backbone, "multidiffusion", {"stride": 2}, (2, 1))["to_host"] == 2  # one a step
+        assert on_squares(mode, backbone, "multidiffusion", {"stride": 2}, (2, 1))["to_host"] == 2  # one a step
         monkeypatch.setattr("methods.multidiffusion.gather", lambda x, at: gather(x, at) + torch.ones(1))
         with pytest.raises(RuntimeError, match=r"(?s)device.*(cpu|cuda:1)"):
-            drawn(mode, backbone, "multidiffusion", {"stride": 2}, (2, 1))
+            on_squares(mode, backbone, "multidiffusion", {"stride": 2}, (2, 1))
 
 
-def test_mad_launches_a_tenth_of_what_cutting_and_averaging_window_by_window_takes(tiny_sd: Path) -> None:
+def test_mad_launches_a_tenth_of_what_cutting_and_averaging_window_by_window_takes() -> None:
     """On one layer of 37 windows, as 5120x512 px have."""
     size, side = (16, 160), 16
     cut = windows.grid(*size, side, 4)
