@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import stat
@@ -13,15 +14,19 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rehearsal.stand_in import prepare, settle
+from rehearsal.stand_in import prepare
 
 ROOT = Path(__file__).parents[1]
 WARNED = ("Traceback", "Warning")  # words that no output may hold
 README = "README"  # the stage that copies its block into a shell
+LOGGERS = ("", "diffusers", "transformers", "huggingface_hub")  # the libraries' own do not tell the root
+spent: Counter[str] = Counter()  # processor seconds by command, of the stage under way
 
 
 class Fault(Exception):
@@ -34,11 +39,13 @@ def call(*words: str, codes: tuple[int, ...] = (0,), quiet: bool = True) -> Any:
 
     from bench.cli.app import main
 
-    with warnings.catch_warnings(record=True) as caught:
+    begun = time.process_time()
+    with warnings.catch_warnings(record=True) as caught, logged() as told:
         warnings.simplefilter("default")
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         done = CliRunner(env={"COLUMNS": "160"}).invoke(main, list(words))
+    spent[" ".join(w for w in words[:2] if not w.startswith("-"))] += round(time.process_time() - begun)
     said = f"scrollbench {shlex.join(words)}\n{done.output}"
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise Fault(said + "".join(traceback.format_exception(done.exception)))
@@ -46,9 +53,26 @@ def call(*words: str, codes: tuple[int, ...] = (0,), quiet: bool = True) -> Any:
         raise Fault(f"{said}\nexit code {done.exit_code}, expected {' or '.join(map(str, codes))}")
     if wrong := [w for w in WARNED if w in done.output]:
         raise Fault(f"{said}\nholds {', '.join(wrong)}")
-    if quiet and caught:
-        raise Fault(said + "\n".join(f"warned at {w.filename}:{w.lineno}: {w.message}" for w in caught))
+    told += [f"warned at {w.filename}:{w.lineno}: {w.message}" for w in caught]
+    if quiet and told:
+        raise Fault(said + "\n".join(told))
     return done
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What libraries log as a warning or worse while the block runs."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(f"{record.name} logged: {record.getMessage()}")  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def fill(name: str, mirror: Path) -> None:
@@ -83,6 +107,8 @@ def go(name: str, work: Path) -> dict[str, Any]:
     again = json.loads(call("run", *one, "--json").stdout)
     if again["generate"]["made"] or again["score"]["scored"]:
         raise Fault(f"{name}: the second run made {again['generate']['made']} pictures more")
+    if empty := [cell for board in again["board"] for cell in without_number(board)]:
+        raise Fault(f"{name}: no number for {', '.join(empty)}")
     call("board", *one)
     for table in tables_of(name):
         call("reproduce", table, "--limit", "1")
@@ -93,9 +119,16 @@ def go(name: str, work: Path) -> dict[str, Any]:
     call("gate", "--baseline", labels[0], "--candidate", labels[0], *two, "--own-seeds", codes=(0, 4))
     return {
         "suite": name, "lacked": sum(row["state"] == "missing" for row in lacking if "state" in row),
-        "pictures": done["generate"]["made"], "forecast": len(costs),
+        "made": done["generate"]["made"], "forecast": sum(row["nfe"] is not None for row in costs),
+        "without forecast": [f"{row['method']}: {row['note']}" for row in costs if row["nfe"] is None],
         "methods": labels, "metrics": [m.label for m in suite.metrics],
     }  # fmt: skip
+
+
+def without_number(board: dict[str, Any]) -> list[str]:
+    """Cells of a board that stayed empty."""
+    columns = [column["label"] for column in board["columns"]]
+    return [f"{m['method']} x {label}" for m in board["methods"] for label in columns if label not in m["numbers"]]
 
 
 def tables_of(name: str) -> list[str]:
@@ -108,20 +141,24 @@ def tables_of(name: str) -> list[str]:
 def block() -> list[str]:
     """The commands of README's 'Real weights', line by line."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Real weights\n")[2].partition("\n## ")[0]
-    lines = [line.strip() for line in text.splitlines() if line.startswith("    scrollbench ")]
-    return [line for line in lines if not line.startswith("scrollbench start")]
+    return [line.strip() for line in text.splitlines() if line.startswith("    scrollbench ")]
 
 
 def readme(work: Path) -> dict[str, Any]:
-    """Copy the block into a shell, with `scrollbench` on its path; what is fetched comes from the mirror."""
-    fill("pano-1k", work / "mirror")
+    """Copy the block into a shell, with `scrollbench` on its path; what is fetched comes from the mirror.
+
+    One prompt of each suite is drawn, and `start`, which asks before it fetches, is told to go on, and to use the CPU.
+    """
+    for name in ("start", "pano-1k"):
+        fill(name, work / "mirror")
     command = work / "bin" / "scrollbench"
     command.parent.mkdir(exist_ok=True)
     inner = shlex.join([sys.executable, "-m", "rehearsal.stand_in", str(work)])
     mirror = shlex.quote(str(work / "mirror"))
     command.write_text(
         f'#!/bin/sh\ncd {shlex.quote(str(ROOT))}\nmore=""\n'
-        f'case "$1 $2" in "weights fetch") more="--mirror {mirror}";; "run --suite") more="--limit 1";; esac\n'
+        f'case "$*" in "weights fetch"*) more="--mirror {mirror}";; "run --suite"*) more="--limit 1 --seed 0";; '
+        f'start*) more="--yes --precision bf16 --mirror {mirror}";; esac\n'
         f'exec {inner} "$@" $more\n'
     )
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
@@ -133,39 +170,67 @@ def readme(work: Path) -> dict[str, Any]:
         said = done.stdout + done.stderr
         if done.returncode not in allowed or any(w in said for w in WARNED):
             raise Fault(f"{line}\n{said}\nexit code {done.returncode}")
-    return {"suite": README, "lines": lines}
+    return {"suite": README, "lines": [line.partition("#")[0].strip() for line in lines]}
+
+
+def covered(found: list[dict[str, Any]]) -> str:
+    """Suites, methods and metrics that went through, as a table in Markdown."""
+    rows = ["| suite | methods | metrics |", "|---|---|---|"]
+    suites = [(f["suite"], f["methods"], f["metrics"]) for f in found if "methods" in f]
+    rows += [f"| {suite} | {', '.join(methods)} | {', '.join(metrics)} |" for suite, methods, metrics in suites]
+    pairs = sum(len(methods) * len(metrics) for _, methods, metrics in suites)
+    return "\n".join(rows) + f"\n\n{len(rows) - 2} suites, {pairs} methods x metrics\n"
+
+
+def stage(name: str, work: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """Do a stage, or take what it covered when it was done before; None after a fault, which is printed."""
+    kept, begun = work / "done" / f"{name}.json", processor()
+    kept.parent.mkdir(exist_ok=True)
+    if not kept.exists():
+        spent.clear()
+        try:
+            found = do()
+        except Fault as fault:
+            print(f"{name}: FAULT\n{fault}\n{dict(spent)}", flush=True)
+            return None
+        found |= {"processor seconds": round(processor() - begun), "of which": [f"{k} {n}" for k, n in spent.items()]}
+        kept.write_text(json.dumps(found), encoding="utf-8")
+    told: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    for key, value in told.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        print(f"{'' if key == 'suite' else '  '}{key}: {text}", flush=True)
+    return told
+
+
+def processor() -> float:
+    """Processor seconds of this process and of those it waited for."""
+    return sum(os.times()[:4])
 
 
 def main() -> int:
     """Run what the command line asks for; what was done before in the same folder is not done again."""
+    if "--gpu" in sys.argv:
+        from rehearsal import gpu
+
+        return gpu.main()
     parser = argparse.ArgumentParser(prog="nox -s rehearsal --")
     parser.add_argument("--only", action="append", help="this suite, or README; may be repeated")
     parser.add_argument("--work", type=Path, help="folder to work in, kept: the same command again goes on")
+    parser.add_argument("--gpu", action="store_true", help="instead, `start` on full-size weights: rehearsal/gpu.py")
     told = parser.parse_args()
     work = (told.work or Path(tempfile.mkdtemp(prefix="scrollbench-rehearsal-"))).resolve()
-    settle(work)
     names = prepare(work)
-    stages: dict[str, Callable[[], dict[str, Any]]] = {n: lambda n=n: go(n, work) for n in names}  # type: ignore[misc]
-    stages[README] = lambda: readme(work)
+    stages: dict[str, Callable[[], dict[str, Any]]] = {README: lambda: readme(work)}
+    stages |= {n: lambda n=n: go(n, work) for n in names}  # type: ignore[misc]
     for name in told.only or ():
         if name not in stages:
             parser.error(f"--only takes one of {', '.join(stages)}; got {name!r}")
-    wrong = []
-    for name in told.only or stages:
-        kept, start = work / "done" / f"{name}.json", time.monotonic()
-        kept.parent.mkdir(exist_ok=True)
-        if not kept.exists():
-            try:
-                kept.write_text(json.dumps(stages[name]()), encoding="utf-8")
-            except Fault as fault:
-                wrong.append(name)
-                print(f"{name}: FAULT\n{fault}", flush=True)
-                continue
-        print(f"{name} ({time.monotonic() - start:.0f} s)", flush=True)
-        for key, value in json.loads(kept.read_text(encoding="utf-8")).items():
-            print(f"  {key}: {', '.join(value) if isinstance(value, list) else value}", flush=True)
-    print(f"{len(told.only or stages) - len(wrong)} of {len(told.only or stages)} went through; work: {work}")
-    return 1 if wrong else 0
+    done = [stage(name, work, stages[name]) for name in told.only or stages]
+    went = [found for found in done if found is not None]
+    said = covered(went)
+    (work / "covered.md").write_text(said, encoding="utf-8")
+    print(f"\n{said}\n{len(went)} of {len(done)} went through in {processor() / 60:.1f} minutes of a core: {work}")
+    return 0 if len(went) == len(done) else 1
 
 
 if __name__ == "__main__":

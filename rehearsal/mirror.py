@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -468,7 +469,9 @@ def write(model: Model, mirror: Path) -> bool:
     making = mirror / f".{model.name}.{os.getpid()}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        logging.disable(logging.WARNING)  # open_clip: "Model initialized randomly"
         MAKERS[model.name](making)
+        logging.disable(logging.NOTSET)
     if not model.hub:
         making.rename(target)
         return True

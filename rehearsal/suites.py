@@ -18,7 +18,7 @@ from rehearsal.sizes import FACTOR
 
 SCALES = {"scroll-32k": 4 * FACTOR}  # whose pictures are enlarged four times
 STEPS = {"steps": 2, "low_steps": 2, "kept": 1, "threshold": 1, "resamplings": 1, "t_index_list": "0,25"}
-DIVIDED = ("stride", "columns", "rows")
+DIVIDED = {"stride": 4, "columns": 1, "rows": 1}  # by FACTOR, and the least of it: half a window of 8 cells
 UNTRAINED = {"low": "none", "high": "none", "alignment": "none", "bridge": "none"}  # weights that nobody released
 PHOTOGRAPHS = 2  # of a set that users bring
 
@@ -72,7 +72,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _knobs(given: dict[str, Any]) -> dict[str, Any]:
-    divided = {k: max(1, v // FACTOR) for k, v in given.items() if k in DIVIDED}
+    divided = {k: max(DIVIDED[k], v // FACTOR) for k, v in given.items() if k in DIVIDED}
     return {k: STEPS.get(k, v) for k, v in given.items()} | divided
 
 
@@ -81,7 +81,7 @@ def _method(m: MethodFile, spec: SuiteFile) -> MethodFile:
     own = {k: v for k, v in spec.defaults.items() if k in method.params and (m.backbone in (None, spec.backbone))}
     said = {**(method.presets[m.preset] if m.preset else {}), **own, **m.set}
     knobs = _knobs(m.set) | {k: v for k, v in STEPS.items() if k in method.params}
-    knobs |= {k: max(1, said[k] // FACTOR) for k in DIVIDED if isinstance(said.get(k), int)}
+    knobs |= {k: max(least, said[k] // FACTOR) for k, least in DIVIDED.items() if isinstance(said.get(k), int)}
     knobs |= {k: v for k, v in UNTRAINED.items() if k in method.params}
     if "base" in method.params:
         knobs["base"] = _base(said.get("base", method.params["base"].default))
@@ -92,7 +92,7 @@ def _base(text: str) -> str:
     """What is enlarged, in two steps."""
     name, _, preset = text.partition(":")
     stride = find("methods", name).presets.get(preset, {}).get("stride")
-    return f"{text} steps=2" + (f" stride={max(1, stride // FACTOR)}" if stride else "")
+    return f"{text} steps=2" + (f" stride={max(DIVIDED['stride'], stride // FACTOR)}" if stride else "")
 
 
 def _metric(m: MetricFile, scale: int) -> MetricFile:

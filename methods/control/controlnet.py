@@ -163,4 +163,5 @@ def _loaded(found: Weights, device: str, dtype: Any) -> Any:
                 )
     except Exception as error:  # of safetensors, json and the loader
         raise UsageError(f"{found.source}: the weights do not load: {error}") from error
-    return made.to(device, dtype).eval().requires_grad_(False)
+    torch.nn.Module.to(made, device, dtype)  # diffusers' own `to` warns of layers that are not there
+    return made.eval().requires_grad_(False)
