@@ -96,7 +96,8 @@ def go(name: str, work: Path) -> dict[str, Any]:
 
     mirror = work / "mirror"
     fill(name, mirror)
-    chosen, one = ("--suite", name), ("--suite", name, "--limit", "1", "--seed", "0")
+    chosen = ("--suite", name)
+    one = (*chosen, "--limit", few(name), "--seed", "0")
     lacking = json.loads(call("doctor", *chosen, "--json", codes=(0, 3)).stdout)
     call("weights", "fetch", name, "--mirror", str(mirror))
     call("weights", "verify", name)
@@ -111,7 +112,7 @@ def go(name: str, work: Path) -> dict[str, Any]:
         raise Fault(f"{name}: no number for {', '.join(empty)}")
     call("board", *one)
     for table in tables_of(name):
-        call("reproduce", table, "--limit", "1")
+        call("reproduce", table, "--limit", few(name))
     suite = load_suite(name, {"limit": 1, "seeds": [0]})
     labels = [m.label for m in suite.methods]
     two = ("--suite", name, "--limit", "2", "--seed", "0", "--seed", "1")  # pairs of seeds give margins
@@ -123,6 +124,13 @@ def go(name: str, work: Path) -> dict[str, Any]:
         "without forecast": [f"{row['method']}: {row['note']}" for row in costs if row["nfe"] is None],
         "methods": labels, "metrics": [m.label for m in suite.metrics],
     }  # fmt: skip
+
+
+def few(name: str) -> str:
+    """One prompt; two where the network's own squares are a set to compare with, since one square is no set."""
+    from bench.suites.load import load_suite
+
+    return "2" if any(r["kind"] == "native" for r in load_suite(name).references.values()) else "1"
 
 
 def without_number(board: dict[str, Any]) -> list[str]:
@@ -157,7 +165,7 @@ def readme(work: Path) -> dict[str, Any]:
     mirror = shlex.quote(str(work / "mirror"))
     command.write_text(
         f'#!/bin/sh\ncd {shlex.quote(str(ROOT))}\nmore=""\n'
-        f'case "$*" in "weights fetch"*) more="--mirror {mirror}";; "run --suite"*) more="--limit 1 --seed 0";; '
+        f'case "$*" in "weights fetch"*) more="--mirror {mirror}";; "run --suite"*) more="--limit {few('pano-1k')} --seed 0";; '
         f'start*) more="--yes --precision bf16 --mirror {mirror}";; esac\n'
         f'exec {inner} "$@" $more\n'
     )
