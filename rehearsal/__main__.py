@@ -162,12 +162,11 @@ def readme(work: Path) -> dict[str, Any]:
     command = work / "bin" / "scrollbench"
     command.parent.mkdir(exist_ok=True)
     inner = shlex.join([sys.executable, "-m", "rehearsal.stand_in", str(work)])
-    mirror = shlex.quote(str(work / "mirror"))
+    mirror, limit = shlex.quote(str(work / "mirror")), few("pano-1k")
     command.write_text(
-        f'#!/bin/sh\ncd {shlex.quote(str(ROOT))}\nmore=""\n'
-        f'case "$*" in "weights fetch"*) more="--mirror {mirror}";; "run --suite"*) more="--limit {few('pano-1k')} --seed 0";; '
-        f'start*) more="--yes --precision bf16 --mirror {mirror}";; esac\n'
-        f'exec {inner} "$@" $more\n'
+        f'#!/bin/sh\ncd {shlex.quote(str(ROOT))}\nmore=""\ncase "$*" in\n'
+        f'"weights fetch"*) more="--mirror {mirror}";;\n"run --suite"*) more="--limit {limit} --seed 0";;\n'
+        f'start*) more="--yes --precision bf16 --mirror {mirror}";;\nesac\nexec {inner} "$@" $more\n'
     )
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     lines = block()
