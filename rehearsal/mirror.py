@@ -370,6 +370,12 @@ def hps(file: str) -> Callable[[Path], None]:
     return lambda folder: tiny_scorers.hps(folder, file=file, config=CLIPS["ViT-H-14"])
 
 
+def owl(folder: Path) -> None:
+    """OWLv2 with the files of its tokenizer."""
+    tiny_scorers.owl(folder)
+    clip_tokenizer(folder, "!")
+
+
 def bert(folder: Path) -> None:
     """Only the vocabulary is read."""
     shutil.copy(tiny_scorers.image_reward(folder) / "vocab.txt", folder.parent / "vocab.txt")
@@ -455,7 +461,7 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "clip-vit-l-14": open_clip_("ViT-L-14-quickgelu"), "clip-iqa-rn50": open_clip_("RN50-quickgelu"),
     "hps-v2.0": hps("HPS_v2_compressed.pt"), "hps-v2.1": hps("HPS_v2.1_compressed.pt"),
     "image-reward": ignoring_rest(tiny_scorers.image_reward, "vocab.txt"), "bert-base-uncased": bert,
-    "pick-score": tiny_scorers.pick, "owlv2-base": tiny_scorers.owl, "inception": inception,
+    "pick-score": tiny_scorers.pick, "owlv2-base": owl, "inception": inception,
     "lpips-vgg": vgg("vgg16"), "vgg19": vgg("vgg19"), "aesthetic-v1": head(False), "aesthetic-v2": head(True),
 }  # fmt: skip
 

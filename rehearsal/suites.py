@@ -16,7 +16,7 @@ from bench.suites.tables import MethodFile, MetricFile, SuiteFile
 from bench.toml import written
 from rehearsal.sizes import FACTOR
 
-SCALES = {"scroll-32k": 4 * FACTOR}  # whose pictures are enlarged four times
+SCALES = {"scroll-32k": 2 * FACTOR}  # of which a quarter is one window high
 STEPS = {"steps": 2, "low_steps": 2, "kept": 1, "threshold": 1, "resamplings": 1, "t_index_list": "0,25"}
 DIVIDED = {"stride": 4, "columns": 1, "rows": 1}  # by FACTOR, and the least of it: half a window of 8 cells
 UNTRAINED = {"low": "none", "high": "none", "alignment": "none", "bridge": "none"}  # weights that nobody released
@@ -53,7 +53,7 @@ def reduced(spec: SuiteFile) -> SuiteFile:
     changes = {
         "parts": parts, "references": references, "seeds": spec.seeds[:2], "protocol": None, "miniature": small,
         "backbone_options": _options(spec.backbone_options), "defaults": _knobs(spec.defaults),
-        "methods": [m if m.planned else _method(m, spec) for m in spec.methods],
+        "methods": [_method(m, spec) if m.ref in registered("methods") else m for m in spec.methods],
         "metrics": [_metric(m, scale) for m in spec.metrics],
     }  # fmt: skip
     return spec.model_copy(update=changes)

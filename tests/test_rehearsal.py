@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shlex
 import shutil
 from pathlib import Path
@@ -22,8 +23,8 @@ from bench.suites.file import read_suite
 from bench.suites.load import load_suite
 from methods.backbones.llamagen import convert
 from methods.backbones.tiny.llamagen import SIZES, write_tiny_llamagen
-from rehearsal import suites
-from rehearsal.__main__ import block
+from rehearsal import gpu, suites
+from rehearsal.__main__ import block, covered, logged, without_number
 from tests.support.small import SUITE, write_suite
 from tests.support.tiny_pipelines import shard
 
@@ -169,8 +170,39 @@ def test_every_suite_of_tier_full_has_a_small_form_of_the_same_methods_and_metri
 
 
 def test_the_rehearsal_takes_its_commands_from_the_readme() -> None:
-    lines = block()
-    assert [line.split()[1] for line in lines] == ["doctor", "plan", "weights", "run", "run"]
-    for line in lines:
-        words = shlex.split(line.partition("#")[0])[1:]
-        assert "pano-1k" in words
+    first, *lines = [shlex.split(line.partition("#")[0])[1:] for line in block()]
+    assert first == ["start"]
+    assert [words[0] for words in lines] == ["doctor", "plan", "weights", "run", "run"]
+    assert all("pano-1k" in words for words in lines)
+
+
+def test_the_list_of_what_was_covered_names_suites_methods_and_metrics() -> None:
+    went = [{"suite": "README", "lines": ["scrollbench start"]}]
+    went += [{"suite": "one", "methods": ["direct", "mad"], "metrics": ["kid", "fid", "gsd-dino"]}]
+    said = covered(went)
+    assert "| one | direct, mad | kid, fid, gsd-dino |" in said
+    assert "1 suites, 6 methods x metrics" in said
+
+
+def test_a_cell_without_a_number_is_found() -> None:
+    columns, numbers = [{"label": "kid"}, {"label": "nfe"}], {"kid": 0.1, "nfe": 3}
+    board = {"columns": columns, "methods": [{"method": "mad", "numbers": numbers}]}
+    assert without_number(board) == []
+    del numbers["kid"]
+    assert without_number(board) == ["mad x kid"]
+
+
+def test_what_a_library_logs_as_a_warning_is_heard() -> None:
+    told = logging.getLogger("diffusers.models")
+    with logged() as found:
+        told.info("read this")
+        told.warning("mind this")
+    told.warning("afterwards")
+    assert found == ["diffusers.models logged: mind this"]
+
+
+def test_on_a_gpu_a_forecast_off_by_more_than_a_quarter_is_a_fault() -> None:
+    row = {"method": "direct", "forecast s": 4.0, "measured s": 4.9, "forecast GB": 8.0, "measured GB": 6.1}
+    assert gpu.faults([row]) == []
+    assert gpu.faults([row | {"measured s": 5.1}]) == ["direct: 5.1 s where 4 were forecast"]
+    assert gpu.faults([row | {"measured GB": None}]) == ["direct: None GB where 8 were forecast"]

@@ -7,9 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from bench import extractors
 from bench.noise import Noise
 from bench.registry import find
 from bench.types import Canvas, Prompt
@@ -46,14 +48,17 @@ SIZES = {  # of methods that are not about squares; an extension of PanoLlama is
 TRAINED = 100  # steps of the schedule, not 1000: ElasticDiffusion goes back over them one by one
 
 
-def write_least_sd(folder: Path) -> Path:
-    """A Stable Diffusion of one block a part, squares of 4 cells, 2 px a cell: each operation costs a dispatch."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+def write_least_sd(folder: Path, guided: int | None = None) -> Path:
+    """A Stable Diffusion of one block a part, squares of 4 cells, 2 px a cell: each operation costs a dispatch.
+
+    Of ``guided`` numbers is the embedded guidance of a latent consistency model.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
     unet = UNet2DConditionModel(
         sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8,), norm_num_groups=4,
         down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), mid_block_type=None,
-        cross_attention_dim=16, attention_head_dim=2,
+        cross_attention_dim=16, attention_head_dim=2, time_cond_proj_dim=guided,
     )  # fmt: skip
     vae = AutoencoderKL(
         latent_channels=4, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
@@ -62,6 +67,8 @@ def write_least_sd(folder: Path) -> Path:
     scheduler = DDIMScheduler(
         TRAINED, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
     )
+    if guided is not None:
+        scheduler = LCMScheduler(original_inference_steps=50)
     tokenizer, text = tiny_clip()
     return tiny_pipelines.save(
         StableDiffusionPipeline(
@@ -129,10 +136,41 @@ def test_methods_on_other_networks_stay_on_their_device(name: str, tmp_path: Pat
             assert (method, counts["launch"] > 0, counts["to_host"]) == (method, True, 0)
 
 
-def test_a_network_that_is_offloaded_computes_on_the_device(folder: Path) -> None:
+def test_a_consistency_model_that_is_offloaded_computes_on_the_device_and_starts_it(tmp_path: Path) -> None:
+    folder = write_least_sd(tmp_path / "lcm", guided=8)
     with pretended() as mode:
-        backbone = from_pretrained(model=str(folder), device=PLACE, precision="fp16", offload="model")
+        options = {"device": PLACE, "precision": "fp16", "offload": "model", "sampler": "checkpoint"}
+        backbone = find("backbones", "sd15")(model=str(folder), **options)
+        assert mode.counts["", "init"] == 1
+        assert backbone.unet.device.type == "cpu"
         assert on_squares(mode, backbone, "mad", {"stride": 2}, (2, 1))["launch"] > 0
+
+
+@pytest.mark.parametrize(("name", "copies"), [("world-vit", 1), ("world-clip", 1), ("world-lpips", 4 * 7)])
+def test_extractors_look_on_their_device_and_bring_home_what_they_saw(name: str, copies: int) -> None:
+    """LPIPS brings home a row of distances for every picture and layer."""
+    grey = [np.full((32, 32, 3), 127, np.uint8)] * 4
+    with pretended() as mode:
+        network = extractors.load(name, PLACE)
+        mode.counts.clear()
+        seen = (network.distances if "distances" in extractors.protocol.asked(network.role) else network.embed)(grey)
+        assert len(seen) == 4
+        assert (mode.counts["", "launch"] > 0, mode.counts["", "to_host"]) == (True, copies)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_numbers_of_16_bits_stay_finite(precision: str, folder: Path) -> None:
+    """Real ones, on the CPU, where fp16 is otherwise refused for being slow."""
+    backbone = from_pretrained(model=str(folder), precision="bf16")
+    backbone.unet.to(torch.float16 if precision == "fp16" else torch.bfloat16)
+    side = backbone.window * backbone.factor
+    for name, knobs in LATENT.items():
+        use, (width, height) = find("methods", name), SHAPE.get(name, (2, 1))
+        few = {"steps": 2} if "steps" in use.params else {}
+        made = use.fn(
+            backbone, PROMPT, Canvas(width * side, height * side), Noise(0, "boat"), **use.resolve(few | knobs)
+        )
+        assert (name, bool(made.isfinite().all()), float(made.std()) > 0) == (name, True, True)
 
 
 def test_a_tensor_left_on_the_cpu_and_a_copy_to_the_host_are_found(

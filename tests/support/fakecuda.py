@@ -27,7 +27,7 @@ NO_LAUNCH = {
 
 
 class FakeCuda(FakeTensorMode):
-    """Made by :func:`pretended`. ``counts[stage, what]``: ``launch``, ``to_host``, ``to_device`` and ``wait``."""
+    """Made by :func:`pretended`. ``counts[stage, what]``: launch, to_host, to_device, wait, init."""
 
     avoid_device_init = True
 
@@ -121,7 +121,7 @@ def pretended(stage: Callable[[], str] = lambda: "") -> Iterator[FakeCuda]:
             stack.enter_context(patch.object(owner, name, fake))
 
         for name, fake in (
-            ("is_available", lambda: True), ("device_count", lambda: 2), ("init", lambda: None),
+            ("is_available", lambda: True), ("device_count", lambda: 2), ("init", lambda: mode.note("init")),
             ("synchronize", lambda device=None: mode.note("wait")), ("empty_cache", lambda: None),
             ("reset_peak_memory_stats", lambda device=None: None), ("max_memory_allocated", lambda device=None: 0),
             ("get_device_name", lambda device=None: "pretended"),
