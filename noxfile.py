@@ -1,4 +1,4 @@
-"""The project's commands: ``nox -s bench`` (the main job), ``nox -s tests`` (with lint) and ``nox -s oracles``."""
+"""The commands of the project: ``bench`` (the main job), ``tests`` (with lint), ``rehearsal``, ``oracles``, others."""
 
 from pathlib import Path
 
@@ -58,6 +58,14 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run("biome", "lint", "--error-on-warnings", "bench/report/assets")
+
+
+@nox.session
+def rehearsal(session: nox.Session) -> None:
+    """The way with real weights, on tiny random ones: ``nox -s rehearsal``, ``-- --only SUITE`` (docs/weights.md)."""
+    session.install("-e", ".[test]", *PINS)  # the tests' own tiny networks
+    env = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+    session.run("python", "-m", "rehearsal", *session.posargs, env=env)
 
 
 @nox.session

@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub
 
-from benchmarks import attention, overhead, pages, sampling, scoring, scroll, sharing, walk, wan_clip, workers
+from benchmarks import attention, overhead, pages, sampling, scoring, scroll, sharing, steps, walk, wan_clip, workers
 from benchmarks.checkpoint import SIZES
 from benchmarks.timing import Report, Settings
 
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "scale-dit": attention.scale_dit,
     "walk": walk.walk,
     "scroll": scroll.scroll,
+    "steps": steps.steps,
     "wan-clip": wan_clip.clip,
     "workers": workers.workers,
     "report": pages.pages,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 _SDPA = torch.nn.functional.scaled_dot_product_attention
@@ -148,6 +148,21 @@ class _Cost:
         tally.hold(self.used)
 
 
+@dataclass(frozen=True)
+class _Like:
+    """A tensor without numbers, to be made again."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> _Like:
+        return cls(x.shape, x.dtype)
+
+    def made(self) -> torch.Tensor:
+        return torch.empty(self.shape, dtype=self.dtype, device="meta")
+
+
 class _Replay(torch.autograd.Function):
     """A call known by its costs, in a graph: bytes held until the backward pass, which costs what it once did."""
 
@@ -158,7 +173,7 @@ class _Replay(torch.autograd.Function):
         ctx.back, ctx.tally, ctx.meter, ctx.inputs = back, tally, meter, inputs
         ctx.save_for_backward(torch.empty(held, dtype=torch.uint8, device="meta"))
         there.add(tally, meter)
-        return torch.empty(like[0], dtype=like[1], device="meta")
+        return like.made()
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
@@ -168,11 +183,12 @@ class _Replay(torch.autograd.Function):
         return (None,) * 6 + tuple(given)
 
 
-def remembered(call: Callable[..., torch.Tensor], tally: Tally, meter: Any) -> Callable[..., torch.Tensor]:
+def remembered(call: Callable[..., Any], tally: Tally, meter: Any) -> Callable[..., Any]:
     """The same function, run once for every combination of shapes and added up from memory afterwards.
 
     Sound for a frozen network: its cost depends on shapes alone, or also on what a sampler did to it, which it then
-    says in ``meter.phase``. With gradients towards its positional arguments the backward pass is remembered too.
+    says in ``meter.phase``. With gradients towards its positional arguments the backward pass is remembered too; its
+    answer is then one tensor, otherwise also tensors within tuples and lists.
     ``meter.nfe`` is added up as well. Parameters ought to be tracked before, or the first call seems to allocate them.
     """
     known: dict[Any, tuple[_Cost, _Cost, int, Any]] = {}
@@ -182,6 +198,8 @@ def remembered(call: Callable[..., torch.Tensor], tally: Tally, meter: Any) -> C
             return (tuple(value.shape), value.dtype, value.requires_grad) if value.ndim else "scalar"
         if hasattr(value, "items"):
             return tuple((k, shape(v)) for k, v in sorted(value.items()))
+        if isinstance(value, list | tuple):
+            return tuple(map(shape, value))
         return value if isinstance(value, int | str | bool | type(None)) else type(value).__name__
 
     def spent(work: Callable[[], Any]) -> tuple[_Cost, Any]:
@@ -197,7 +215,7 @@ def remembered(call: Callable[..., torch.Tensor], tally: Tally, meter: Any) -> C
         if graph:
             args = [a.detach().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in args]
         there, out = spent(lambda: call(*args, **kwargs))
-        back, held, like = _Cost(0, 0, 0, 0), 0, (out.shape, out.dtype)
+        back, held, like = _Cost(0, 0, 0, 0), 0, tree_map_only(torch.Tensor, _Like.of, out)
         if graph:
             held = max(0, tally.live - live - out.untyped_storage().nbytes())
             wanted = [a for a in args if isinstance(a, torch.Tensor) and a.requires_grad]
@@ -205,7 +223,7 @@ def remembered(call: Callable[..., torch.Tensor], tally: Tally, meter: Any) -> C
         tally.attention, tally.other, meter.nfe = start
         return there, back, held, like
 
-    def run(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def run(*args: Any, **kwargs: Any) -> Any:
         graph = torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
         key = (tuple(map(shape, args)), shape(kwargs), graph, getattr(meter, "phase", ""))
         if key not in known:
@@ -216,6 +234,6 @@ def remembered(call: Callable[..., torch.Tensor], tally: Tally, meter: Any) -> C
             replayed: torch.Tensor = graph_of(there, back, held, like, tally, meter, *args)
             return replayed
         there.add(tally, meter)
-        return torch.empty(like[0], dtype=like[1], device="meta")
+        return tree_map_only(_Like, _Like.made, like)
 
     return run

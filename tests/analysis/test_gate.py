@@ -292,6 +292,24 @@ def test_exit_codes_tell_the_outcomes_apart(tmp_path: Path) -> None:
     assert codes == {"refactored": 0, "fails": 5, "unknown": 2, "failing": 5}
 
 
+def test_margins_may_come_from_the_baselines_own_seeds(tmp_path: Path) -> None:
+    _, store = made(tmp_path, "plain", "refactored", "dark", text=SUITE.partition("[gate.margins]")[0])
+    before = len(store.records())
+    file = tmp_path / "plugins.py"
+
+    def judged(name: str, *words: str) -> Any:
+        return call(tmp_path, "gate", "--baseline", "plain", "--candidate", f"{file}@{name}", *words)
+
+    refused = judged("dark")
+    assert (refused.exit_code, "--own-seeds" in refused.stderr) == (2, True)
+    assert [judged(name, "--own-seeds").exit_code for name in ("refactored", "dark")] == [0, 1]
+    assert len(Store(store.root).records()) == before  # nothing was drawn or scored for it
+    both = judged("dark", "--own-seeds", "--margins", str(tmp_path / "margins.toml"))
+    assert (both.exit_code, "give one of them" in both.stderr) == (2, True)
+    single = judged("dark", "--own-seeds", "--seed", "0")
+    assert (single.exit_code, "has one seed" in single.stderr) == (2, True)
+
+
 def test_missing_weights_are_exit_code_3(tmp_path: Path) -> None:
     suite_in(tmp_path)
     (tmp_path / "plugins.py").write_text(

@@ -67,6 +67,11 @@ def test_a_method_brings_the_one_upscaler_that_its_knobs_name_by_default_or_by_c
         assert names(tmp_path, told) == [name, "flashvsr-prompt"]  # which does not work alone
 
 
+def test_the_ablation_with_an_ip_adapter_brings_it_and_the_other_rows_their_controlnet() -> None:
+    assert {"controlnet-canny-sdxl", "ip-adapter-sdxl"} <= {m.name for m in choose(["drspo-table2"])}
+    assert "ip-adapter-sdxl" not in {m.name for m in choose(["drspo-table1"])}
+
+
 def test_a_backbone_brings_the_model_it_is_told_at_the_revision_it_is_told(tmp_path: Path) -> None:
     told = f'backbone_options = {{ model = "black-forest-labs/FLUX.1-dev", revision = "{"b" * 40}" }}\n'
     text = told + FULL.replace('"plugins.py@fake"', '"diffusers"')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from bench.cli.app import main
 from bench.errors import PrerequisiteError, UsageError
 from bench.noise import Noise
 from bench.pipeline import forecast as module
@@ -22,7 +26,8 @@ from bench.types import Canvas
 from methods.backbones.llamagen.backbone import llamagen
 from methods.backbones.stable_diffusion import sd20
 from methods.backbones.tiny.llamagen import write_tiny_llamagen
-from tests.support.small import small
+from tests.support.small import PLUGINS, small, write_suite
+from tests.support.small import SUITE as SMALL
 
 SUITE = """
 name = "wide"
@@ -213,6 +218,53 @@ def test_a_backbone_of_unknown_size_has_no_forecast(tmp_path: Path) -> None:
     suite = small(tmp_path)
     (row,) = forecast(suite)
     assert "plugins.py@fake offers no skeleton" in row.problem
+
+
+LOOKING = """
+from types import SimpleNamespace
+
+@method("looking", family="latent")
+def looking(backbone, prompt, canvas, noise):
+    \"\"\"Asks how bright its picture is.\"\"\"
+    raise ValueError("no numbers here")
+
+def skeleton(**options):
+    made = Backbone()
+    made.parts = {}
+    return made
+
+fake.skeleton = skeleton
+"""
+
+
+def test_a_row_that_cannot_be_forecast_leaves_the_table_whole(tmp_path: Path) -> None:
+    text = SMALL + '[[methods]]\nref = "plugins.py@looking"\n[[methods]]\nref = "plugins.py@latent-grain"\n'
+    text = text.replace('[[metrics]]\nref = "plugins.py@brightness"\n', "")
+    file = str(write_suite(tmp_path, text, PLUGINS + LOOKING))
+    said = called("plan", "--suite", file, "--forecast", "--gpu", "a100", "--json")
+    rows = {row["method"]: row for row in json.loads(said.stdout)["forecast"]}
+    assert list(rows) == ["latent", "plugins.py@looking", "plugins.py@latent-grain"]
+    assert [row["nfe"] for row in rows.values()] == [3, None, 3]
+    assert rows["plugins.py@looking"]["note"] == "cannot run without numbers: ValueError: no numbers here"
+    table = called("plan", "--suite", file, "--forecast", "--gpu", "a100")
+    assert (table.exit_code, "forecast, a100" in table.stdout, "no numbers here" in table.stdout) == (0, True, True)
+
+
+def test_the_forecast_that_the_readme_asks_for_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    line = next(line for line in readme.splitlines() if "scrollbench plan --suite pano-1k --forecast" in line)
+    words = shlex.split(line.partition("#")[0])[1:]
+    monkeypatch.setattr(module, "_skeleton", lambda use: (None, "not built in a test"))
+    said = called(*words, "--limit", "1", "--store", str(tmp_path), "--json")
+    assert said.exit_code == 0, said.output
+    rows = json.loads(said.stdout)["forecast"]
+    families = {"multidiffusion", "panollama", "direct-video", "dype"}
+    assert families <= {row["method"] for row in rows}
+    assert {row["note"] for row in rows} == {"not built in a test"}
+
+
+def called(*words: str) -> Any:
+    return CliRunner(env={"COLUMNS": "300"}).invoke(main, list(words))
 
 
 def test_the_network_is_left_as_it_was(wide: Suite) -> None:

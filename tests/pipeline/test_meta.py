@@ -99,6 +99,23 @@ def test_remembered_calls_add_up_like_real_ones() -> None:
     assert len(calls) == 6
 
 
+def test_a_remembered_call_may_answer_with_several_tensors() -> None:
+    """As a ControlNet does: one for every skip, and one for the middle block."""
+    calls = []
+
+    def call(x: torch.Tensor) -> Any:
+        calls.append(len(x))
+        return [x @ x.T, x.half()], x + 1
+
+    with counting() as tally, torch.no_grad():
+        f = remembered(call, tally, SimpleNamespace(nfe=0))
+        for n in (4, 6, 4):
+            (square, half), more = f(torch.empty(n, 8, device=META))
+            assert (square.shape, half.dtype, more.shape) == ((n, n), torch.float16, (n, 8))
+    assert calls == [4, 6]
+    assert tally.other == 2 * 8 * (4 * 4 + 6 * 6 + 4 * 4)
+
+
 def test_calls_that_record_gradients_add_up_forward_and_backward() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)).to(META)
     net.requires_grad_(False)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
-import pytest
 import torch
 import torch.utils.checkpoint
 from torch._subclasses import fake_tensor
@@ -27,7 +27,7 @@ NO_LAUNCH = {
 
 
 class FakeCuda(FakeTensorMode):
-    """Made by :func:`pretended`. ``counts[stage, what]``: ``launch``, ``to_host``, ``to_device`` and ``wait``."""
+    """Made by :func:`pretended`. ``counts[stage, what]``: launch, to_host, to_device, wait, init."""
 
     avoid_device_init = True
 
@@ -115,18 +115,22 @@ def pretended(stage: Callable[[], str] = lambda: "") -> Iterator[FakeCuda]:
             return grad(outputs, inputs, *args, **kwargs)
         return tuple(torch.empty_like(x) for x in wanted)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with ExitStack() as stack:
+
+        def put(owner: Any, name: str, fake: Any) -> None:
+            stack.enter_context(patch.object(owner, name, fake))
+
         for name, fake in (
-            ("is_available", lambda: True), ("device_count", lambda: 2), ("init", lambda: None),
+            ("is_available", lambda: True), ("device_count", lambda: 2), ("init", lambda: mode.note("init")),
             ("synchronize", lambda device=None: mode.note("wait")), ("empty_cache", lambda: None),
             ("reset_peak_memory_stats", lambda device=None: None), ("max_memory_allocated", lambda device=None: 0),
             ("get_device_name", lambda device=None: "pretended"),
         ):  # fmt: skip
-            patch.setattr(torch.cuda, name, fake)
-        patch.setattr(fake_tensor, "init_gpu_context", lambda device: None)
-        patch.setattr(torch.nn.Module, "_apply", _apply)
-        patch.setattr(torch, "load", load_real)
-        patch.setattr(torch.autograd, "grad", shaped)
-        patch.setattr(torch.utils.checkpoint, "get_device_states", lambda *a: ([], []))
+            put(torch.cuda, name, fake)
+        put(fake_tensor, "init_gpu_context", lambda device: None)
+        put(torch.nn.Module, "_apply", _apply)
+        put(torch, "load", load_real)
+        put(torch.autograd, "grad", shaped)
+        put(torch.utils.checkpoint, "get_device_states", lambda *a: ([], []))
         with mode:
             yield mode
