@@ -74,7 +74,8 @@ def horizon_break(sample: Sample, *, reach: int = 8) -> list[Value]:
 
 @metric(
     "caption-match", scope="image", extractor="oracle", unit="", range=(0.0, 1.0), prompted=True,
-    values={"caption-match": "higher", "caption-match-net": "higher"}, source="ScrollWorld's known truth: what the caption says",
+    values={"caption-match": "higher", "caption-match-net": "higher"},
+    source="ScrollWorld's known truth: what the caption says",
 )  # fmt: skip
 def caption_match(sample: Sample) -> list[Value]:
     """Share of what the caption says that is read back from the picture.
