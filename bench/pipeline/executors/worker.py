@@ -45,8 +45,10 @@ def main(link: int, where: int) -> None:
             if os.getpid() != me:  # a copy that the item's code forked and let return
                 os._exit(0)
             pipe.send_bytes(pickle.dumps((*answer, forks() > before)))
-    except EOFError:
-        return
+    except EOFError:  # nothing more to do
+        if hasattr(do, "close"):
+            do.close()
+        os._exit(0)
 
 
 def _set_up(setup: bytes) -> Any:
