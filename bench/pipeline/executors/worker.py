@@ -29,7 +29,8 @@ def main(link: int, where: int) -> None:
     faulthandler.enable(file)
     faulthandler.register(signal.SIGUSR1, file)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    me, do = os.getpid(), None
+    me = os.getpid()
+    do: Any = None
     try:
         setup = pipe.recv_bytes()
         while True:
