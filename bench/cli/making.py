@@ -102,10 +102,11 @@ def generate(chosen: Selection, crew: Crew, retry: Retry = False, json: Json = F
 
 @main.verb("scrollbench score --suite miniature --metric gsd-dino --limit 2")
 @selection
-def score(chosen: Selection, json: Json = False) -> None:
+def score(chosen: Selection, crew: Crew, json: Json = False) -> None:
     """Score the pictures there are and rebuild the leaderboard. Needs no generator."""
+    bench.pipeline.executors.try_plugins(chosen.suite, crew)
     with console.progress() as progress:
-        result = bench.score(chosen.suite, chosen.store, progress, device=chosen.device)
+        result = bench.score(chosen.suite, chosen.store, progress, device=chosen.device, crew=crew)
     console.result({**console.plain(result), "index": str(bench.build(chosen.store))}, json)
     console.require_complete(None, result)
 

@@ -67,5 +67,5 @@ def run(
     plan = make_plan(suite, store, shard, retry)
     with drawing or nullcontext():
         made = generate(plan, store, progress, device=device, crew=crew)
-    scored = score(suite, store, progress, device=device)
+    scored = score(suite, store, progress, device=device, crew=crew)
     return Results(made, scored, build(store))

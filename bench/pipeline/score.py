@@ -1,30 +1,26 @@
 """Scoring: every metric of a suite on every picture there is, each number computed once.
 
 What is in the records already is not computed again, so adding a metric or some pictures costs what is new. Each
-extractor is loaded once, and only if something is missing. One failing score is recorded, and the rest goes on.
+extractor is loaded once (in each worker), and only if something is missing. One failing score is recorded, and the
+rest goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bench import extractors, views
-from bench.device import choose as choose_device
-from bench.errors import DeviceLostError, ScrollBenchError, StoreError, UsageError, near
-from bench.metrics.sample import Sample
+from bench.errors import UsageError
 from bench.pipeline import score_plan
-from bench.pipeline.environment import device_lost
-from bench.pipeline.maker import classify
-from bench.pipeline.score_plan import Picture, ScoreResult, SetJob, Task, Wanted
+from bench.pipeline.executors.children import Children, Lost
+from bench.pipeline.executors.choose import chosen
+from bench.pipeline.executors.crew import LOCAL, Crew
+from bench.pipeline.executors.patience import LEAST, LOADING, MEGAPIXEL
+from bench.pipeline.score_plan import ScoreResult, SetJob, Task, Wanted
+from bench.pipeline.scorer import Item, Look, Rows, Scorer, Texts, Unloaded, Whole
 from bench.progress import Progress
-from bench.registry import Metric
-from bench.store.features import Features
-from bench.store.raster import Raster
-from bench.types import Value
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -32,10 +28,12 @@ if TYPE_CHECKING:
     from bench.store.records import Record
     from bench.suites.suite import Suite
 
-Pixels = np.ndarray | Raster
+LOSSES = 3  # workers that a metric may end before it is left alone
 
 
-def score(suite: Suite, store: Store, progress: Progress | None = None, *, device: str | None = None) -> ScoreResult:
+def score(
+    suite: Suite, store: Store, progress: Progress | None = None, *, device: str | None = None, crew: Crew = LOCAL
+) -> ScoreResult:
     """Compute what is missing of a suite's scores and record it.
 
     Args:
@@ -43,6 +41,7 @@ def score(suite: Suite, store: Store, progress: Progress | None = None, *, devic
         store: where pictures and records are.
         progress: told of the stage ``score``, a unit for every image or set score.
         device: where extractors run; the suite's own, else :func:`bench.device.choose`'s, where None.
+        crew: who does it: this process, or children of it. The numbers are the same.
 
     Returns:
         Counts. A metric that fails on one picture is recorded as a ``score_failure``, and the rest goes on.
@@ -53,6 +52,7 @@ def score(suite: Suite, store: Store, progress: Progress | None = None, *, devic
         StoreError: unreadable records, or a store that cannot be written.
     """
     result, ledger = ScoreResult(), store.ledger()
+    executor = chosen(crew, (ref for m in suite.spec.metrics for ref in (m.ref, m.extractor)))
     tasks = score_plan.resolve(suite, result)
     pictures = score_plan.find_pictures(suite, store, ledger, result)
     image_work, again = score_plan.missing_scores(tasks, pictures, ledger, result)
@@ -62,152 +62,134 @@ def score(suite: Suite, store: Store, progress: Progress | None = None, *, devic
     result.reused, result.sets_reused = result.reused + len(again), result.sets_reused + len(sets_again)
     if progress:
         progress.start("score", sum(len(t) for _, t in image_work) + len(set_work))
+    place = device or suite.backbone_options.get("device")
     for ref in dict.fromkeys(t.use.extractor for t in tasks):
-        scorer = _Scorer(ref, suite, store, ledger, result, progress, device)
-        mine = [(p, [t for t in wanted if t[0].use.extractor == ref]) for p, wanted in image_work]
-        sets = [job for job in set_work if job.task.use.extractor == ref]
-        scorer.work([(p, wanted) for p, wanted in mine if wanted], sets)
+        mine = tuple(t for t in tasks if t.use.extractor == ref)
+        work = _Work(Scorer(ref, store, place, mine), ledger, result, progress, crew, executor)
+        scores = [(p, [t for t in wanted if t[0].use.extractor == ref]) for p, wanted in image_work]
+        work.do([(p, wanted) for p, wanted in scores if wanted], [job for job in set_work if job.task in mine])
     if progress:
         progress.finish("score")
     return result
 
 
-class _Scorer:
-    """Does the work of one extractor: loads it once, keeps its features, records what comes out."""
+class _Work:
+    """The work of one extractor: handed out, and recorded as it comes back."""
 
     def __init__(
-        self, ref: str | None, suite: Suite, store: Store, ledger: Ledger, result: ScoreResult,
-        progress: Progress | None, device: str | None,
-    ) -> None:  # fmt: skip
-        self.ref, self.suite, self.store, self.result, self.progress = ref, suite, store, result, progress
-        self.ledger, self.device = ledger, device or suite.backbone_options.get("device")
+        self, scorer: Scorer, ledger: Ledger, result: ScoreResult, progress: Progress | None, crew: Crew, executor: str
+    ) -> None:
+        self.scorer, self.ledger, self.result, self.progress = scorer, ledger, result, progress
+        self.crew, self.apart = crew, executor == "processes"
+        self.places = {id(task): i for i, task in enumerate(scorer.tasks)}
+        self.losses: Counter[int] = Counter()
 
-    @cached_property
-    def network(self) -> extractors.Extractor | None:
-        """The loaded extractor; None for metrics of plain pixels."""
-        return extractors.load(self.ref, choose_device(self.device)) if self.ref else None
-
-    def work(self, scores: list[Wanted], sets: list[SetJob]) -> None:
+    def do(self, scores: list[Wanted], sets: list[SetJob]) -> None:
         """Compute and record everything; failures of single scores are recorded and passed over."""
-        if not scores and not sets:
+        looks = [Look(p, tuple((self.places[id(t)], about) for t, about in wanted)) for p, wanted in scores]
+        wholes = [Whole(self.places[id(j.task)], j.pictures, j.sets, j.about) for j in sets]
+        if not looks and not wholes:
             return
-        tasks = [t for _, wanted in scores for t, _ in wanted] + [job.task for job in sets]
-        try:
-            network = self.network
-        except Exception as error:  # damaged weights fail in many ways; no picture is at fault
-            why = f"{self.ref} does not load: {error}"
-            self.result.blocked.update({t.use.label: why for t in tasks})
+        with self._hands(len(self.crew.places(self.scorer.device)) if self.apart else 1) as hands:
+            if not self._note_truncation(scores, hands):
+                return
+            alone: list[Look] = []
+            for items in (looks, alone):  # of several scores that were lost together one is at fault
+                for look, answer in hands(self._standing(items)):
+                    self._looked(look, answer, alone)
+            if self.apart:
+                self._warm(hands(Rows(w.task, p) for w in wholes for p in w.pictures))
+        with self._hands(1) as hands:  # what the workers saw is on disk now
+            for whole, answer in hands(wholes):
+                self._keep([whole.about], answer, [whole.task], f"{whole.pictures[0].label}")
+
+    @contextmanager
+    def _hands(self, workers: int) -> Iterator[Callable[[Iterable[Any]], Iterator[tuple[Any, Any]]]]:
+        """What does items: this process's scorer, or so many children."""
+        if not self.apart:
+            try:
+                yield lambda items: ((item, self.scorer(item)) for item in items)
+            finally:
+                self.scorer.close()
             return
-        if network is None:
-            self._pictures(scores, None)
-            return
-        self._note_truncation(scores)
-        with Features(self.store.root / "features", network.name, network.digest) as cache:
-            self._pictures(scores, cache)
-            for job in sets:
-                self._set(job, cache)
+        places = self.crew.places(self.scorer.device)[:workers]
+        with Children([self.scorer.on(place) for place in places], self.crew.memory) as children:
+            yield lambda items: children.work(items, self._limit)
 
-    def _pictures(self, scores: list[Wanted], cache: Features | None) -> None:
-        for picture, wanted in scores:
-            self._picture(picture, wanted, cache)
+    def _limit(self, item: Item) -> float:
+        if not isinstance(item, Look | Rows):
+            return LOADING
+        canvas = item.picture.canvas
+        return self.crew.timeout or LEAST + MEGAPIXEL * canvas.width * canvas.height / 2**20
 
-    def _picture(self, picture: Picture, wanted: list[tuple[Task, Record]], cache: Features | None) -> None:
-        """All that is wanted of one picture, whose pixels are gone before the next one's are read."""
-        try:
-            pixels = self.store.open_image(picture.image_id)
-        except StoreError as error:
-            for task, about in wanted:
-                self._failed(task, about, error)
-            return
-        for task, about in wanted:
-            self._score(task, about, picture, pixels, cache)
-
-    def _score(self, task: Task, about: Record, picture: Picture, pixels: Pixels, cache: Features | None) -> None:
-        try:
-            sample = self._sample(task, picture, pixels, cache)
-            found = task.metric.fn(sample, **task.use.params)
-            values = [[v.name, v.index, v.value] for v in _declared(task.metric, found)]
-            self.store.append(self.ledger.replacing({**about, "values": values}))
-        except StoreError:
-            raise
-        except (Exception, SystemExit) as error:  # a metric may fail in any way; the record says how
-            self._failed(task, about, error)
-            return
-        self.result.scored += 1
-        self._advance(f"{task.use.label} {picture.label} {picture.prompt.id}")
-
-    def _set(self, job: SetJob, cache: Features) -> None:
-        task, first = job.task, job.pictures[0]
-        try:
-            ours = np.concatenate([self._rows(task, p, cache) for p in job.pictures])
-            assert self.network is not None
-            theirs = [r.features(self.network, task.use.view, cache) for r in job.sets]
-            rows = (part.astype(np.float64) for part in (ours, *theirs))
-            found = task.metric.fn(*rows, **task.use.params)
-            values = {v.name: v.value for v in _declared(task.metric, [Value(k, x) for k, x in found.items()])}
-            sizes = {"n": len(job.pictures), "n_rows": len(ours)}
-            if job.sets:
-                sizes |= {"m": len(job.sets[0].items), "m_rows": len(theirs[0])}
-            self.store.append(self.ledger.replacing({**job.about, **sizes, "values": values}))
-            self.result.sets += 1
-        except (Exception, SystemExit) as error:
-            self._record_failure(job.about, error)
-            self.result.sets_failed += 1
-        self._advance(f"{task.use.label} {first.label}")
-
-    def _rows(self, task: Task, picture: Picture, cache: Features) -> np.ndarray:
-        """A picture's rows, features or logits; its pixels are read only if the rows are not kept."""
-        network = self.network
-        assert network is not None
-        view = score_plan.view_key(task, picture)
-
-        def embed() -> np.ndarray:
-            pixels = self.store.open_image(picture.image_id)
-            return network.embed(views.cuts(pixels, task.use.view, picture.canvas, picture.drawn_by(task.use.view)))
-
-        def features() -> np.ndarray:
-            return cache.get((picture.image_id, view), embed)
-
-        if "logits" not in task.metric.inputs:
-            return features()
-        return cache.get((picture.image_id, f"logits:{view}"), lambda: network.logits(features()))
-
-    def _sample(self, task: Task, picture: Picture, pixels: Pixels, cache: Features | None) -> Sample:
-        place = (picture.prompt, picture.canvas, picture.cost, self.network, task.use.view)
-        return Sample(pixels, *place, image_id=picture.image_id, cache=cache, turn=picture.turn)
-
-    def _failed(self, task: Task, about: Record, error: BaseException) -> None:
-        self._record_failure(about, error)
-        self.result.failed += 1
-        self._advance(f"{task.use.label} failed")
-
-    def _record_failure(self, about: Mapping[str, Any], error: BaseException) -> None:
-        # not of kind "failure": those count against the making of a picture
-        if device_lost(error):
-            raise DeviceLostError(f"the GPU no longer answers in this process ({error}); the same command goes on")
-        reason = "oom" if classify(error) == "oom" else "crash"
-        message = str(error) if isinstance(error, ScrollBenchError) else f"{type(error).__name__}: {error}"
-        record: Record = {**about, "kind": "score_failure", "reason": reason, "message": message}
-        self.store.append(record)
-        if message not in self.result.notes:
-            self.result.notes.append(message)
-
-    def _note_truncation(self, scores: list[Wanted]) -> None:
-        truncated = getattr(self.network, "truncated", None)
+    def _note_truncation(
+        self, scores: list[Wanted], hands: Callable[[Iterable[Any]], Iterator[tuple[Any, Any]]]
+    ) -> bool:
+        """Whether the network loads; and how many prompts it cuts, noted."""
         texts = sorted({p.prompt.text for p, wanted in scores for t, _ in wanted if t.metric.prompted})
-        cut = sum(truncated(texts)) if truncated and texts else 0
-        if cut:
-            self.result.notes.append(f"{cut} of {len(texts)} prompts are longer than {self.ref} reads and were cut")
+        ((_, answer),) = hands([Texts(tuple(texts))])
+        if isinstance(answer, Unloaded | Lost):
+            ref = self.scorer.ref
+            why = answer.why if isinstance(answer, Unloaded) else f"{ref} does not load: it {answer.message}"
+            self.result.blocked.update({t.use.label: why for t in self.scorer.tasks})
+            return False
+        if answer:
+            cut = f"{answer} of {len(texts)} prompts are longer than {self.scorer.ref} reads and were cut"
+            self.result.notes.append(cut)
+        return True
 
-    def _advance(self, note: str) -> None:
-        if self.progress:
-            self.progress.advance("score", 1, note)
+    def _warm(self, answers: Iterator[tuple[Any, Any]]) -> None:
+        """Rows of set metrics by all workers, unless they are lost on them: the set's own number will say so."""
+        lost = 0
+        for _, answer in answers:
+            lost += isinstance(answer, Lost)
+            if lost == LOSSES:
+                return
 
+    def _standing(self, looks: Iterable[Look]) -> Iterator[Look]:
+        """Looks without the metrics that have ended too many workers."""
+        for look in looks:
+            wanted = tuple(w for w in look.wanted if self.losses[w[0]] < LOSSES)
+            if wanted:
+                yield look if len(wanted) == len(look.wanted) else Look(look.picture, wanted)
 
-def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
-    """The values of a metric, checked against what it declares; numbers that are not finite become None."""
-    for value in values:
-        if value.name not in metric.values:
-            raise UsageError(f"metric {metric.name!r} returned {value.name!r}; {near(value.name, metric.values)}")
-        defined = value.value is not None and np.isfinite(value.value)
-        yield Value(value.name, float(value.value) if defined else None, value.index)  # type: ignore[arg-type]
+    def _looked(self, look: Look, answer: Any, alone: list[Look]) -> None:
+        if isinstance(answer, Lost) and len(look.wanted) > 1:
+            alone += [Look(look.picture, (w,)) for w in look.wanted]
+            return
+        about = f"{look.picture.label} {look.picture.prompt.id}"
+        self._keep([a for _, a in look.wanted], answer, [i for i, _ in look.wanted], about)
+
+    def _keep(self, abouts: list[Record], answer: Any, tasks: list[int], note: str) -> None:
+        """Record what came of scores, one for each task."""
+        if isinstance(answer, Lost):
+            lost = {"kind": "score_failure", "reason": answer.reason, "message": answer.message}
+            answer = [{**about, **lost} for about in abouts]
+            for i in tasks:
+                self.losses[i] += 1
+                if self.losses[i] == LOSSES:
+                    task: Task = self.scorer.tasks[i]
+                    self.result.blocked[task.use.label] = (
+                        f"left alone after {LOSSES} workers: it {answer[0]['message']}"
+                    )
+        for about, record, i in zip(abouts, answer, tasks, strict=True):
+            label = self.scorer.tasks[i].use.label
+            if record["kind"] != "score_failure":
+                try:
+                    self.scorer.store.append(self.ledger.replacing(record))
+                except UsageError as error:  # numbers that no record can hold
+                    record = {**about, "kind": "score_failure", "reason": "crash", "message": str(error)}
+            self._count(about["kind"], record)
+            if self.progress:
+                failed = record["kind"] == "score_failure"
+                self.progress.advance("score", 1, f"{label} failed" if failed else f"{label} {note}")
+
+    def _count(self, kind: str, record: Record) -> None:
+        result, of_set = self.result, kind == "set_score"
+        if record["kind"] != "score_failure":
+            result.sets, result.scored = result.sets + of_set, result.scored + (not of_set)
+            return
+        self.scorer.store.append(record)
+        result.sets_failed, result.failed = result.sets_failed + of_set, result.failed + (not of_set)
+        if record["message"] not in result.notes:
+            result.notes.append(record["message"])

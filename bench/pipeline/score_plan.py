@@ -41,6 +41,9 @@ class Task:
     use: MetricUse
     found: locate.Found | None
 
+    def __reduce__(self) -> tuple[Any, ...]:  # elsewhere the network is looked for there
+        return _task, (self.use,)
+
     @property
     def metric(self) -> Metric:
         """What is computed."""
@@ -60,6 +63,10 @@ class Task:
             "extractor": self.found.name if self.found else None,
             "extractor_digest": self.found.digest if self.found else None, "view": self.use.view,
         }  # fmt: skip
+
+
+def _task(use: MetricUse) -> Task:
+    return Task(use, extractors.find(use.extractor) if use.extractor else None)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from bench.pipeline.executors.patience import LOADING
 
 TICK = 0.2  # seconds between two looks at children that do not answer
 DUMP = 0.5  # seconds for a hanging child to say where it is
+CLOSING = 60.0  # seconds for a child to write what it keeps
 OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -67,7 +68,7 @@ class Children:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for child in self._children:
-            child.end()
+            child.end(gently=kind is None)
 
     def work(self, items: Iterable[T], limit: Callable[[T], float]) -> Iterator[tuple[T, Any | Lost]]:
         """Each item with its answer, in the order of the answers. An item is asked for when a child is free for it.
@@ -144,10 +145,13 @@ class _Child:
         self.busy = False
         return (self._lost(),)
 
-    def end(self) -> None:
-        """Kill the process and whatever it started."""
+    def end(self, gently: bool = False) -> None:
+        """Kill the process and whatever it started; ``gently``: after it has kept what it has to keep."""
         if self._process is not None:
             self.link.close()
+            if gently and not self.busy:
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(CLOSING)
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

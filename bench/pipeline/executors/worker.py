@@ -29,7 +29,8 @@ def main(link: int, where: int) -> None:
     faulthandler.enable(file)
     faulthandler.register(signal.SIGUSR1, file)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    me, do = os.getpid(), None
+    me = os.getpid()
+    do: Any = None
     try:
         setup = pipe.recv_bytes()
         while True:
@@ -45,8 +46,10 @@ def main(link: int, where: int) -> None:
             if os.getpid() != me:  # a copy that the item's code forked and let return
                 os._exit(0)
             pipe.send_bytes(pickle.dumps((*answer, forks() > before)))
-    except EOFError:
-        return
+    except EOFError:  # nothing more to do
+        if hasattr(do, "close"):
+            do.close()
+        os._exit(0)
 
 
 def _set_up(setup: bytes) -> Any:

@@ -1,0 +1,229 @@
+"""Numbers of pictures: one network, its features, and the metrics that look through it. Nothing is recorded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bench import extractors, views
+from bench.device import choose as choose_device
+from bench.errors import DeviceLostError, ScrollBenchError, StoreError, UsageError, near, text_of
+from bench.metrics.sample import Sample
+from bench.pipeline import score_plan
+from bench.pipeline.environment import device_lost
+from bench.pipeline.maker import classify
+from bench.pipeline.references import Reference
+from bench.pipeline.score_plan import Picture, Task
+from bench.registry import Metric
+from bench.store import Store
+from bench.store.features import Features
+from bench.store.raster import Raster
+from bench.store.records import Record
+from bench.types import Value
+
+Pixels = np.ndarray | Raster
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """Scores wanted of a picture: which of the scorer's tasks, each with what its record says beside its numbers."""
+
+    picture: Picture
+    wanted: tuple[tuple[int, Record], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A picture's rows for a set metric, to be kept among the features."""
+
+    task: int
+    picture: Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A set metric's numbers of the pictures of one part and method, with the sets it is handed beside them."""
+
+    task: int
+    pictures: tuple[Picture, ...]
+    sets: tuple[Reference, ...]
+    about: Record
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Prompts, of which those are counted that are longer than the network reads."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """The network does not load."""
+
+    why: str
+
+
+Item = Look | Rows | Whole | Texts
+
+
+class Scorer:
+    """Answers items, with records to write, through one network that is loaded when the first one needs it.
+
+    Args:
+        ref: the extractor; None for metrics of plain pixels.
+        store: where pictures and features are.
+        device: where the extractor runs; :func:`bench.device.choose`'s where None.
+        tasks: what items speak of by their places.
+        apart: whether this is a copy in another process, which looked the metrics up for itself.
+    """
+
+    def __init__(
+        self, ref: str | None, store: Store, device: str | None, tasks: tuple[Task, ...], apart: bool = False
+    ) -> None:
+        self.ref, self.store, self.asked, self.tasks, self.apart = ref, store, device, tasks, apart
+        self._problem = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scorer, (self.ref, self.store, self.asked, self.tasks, True)
+
+    @property
+    def device(self) -> str:
+        """Where the extractor runs."""
+        return choose_device(self.asked) if self.ref else "cpu"
+
+    def on(self, device: str) -> Scorer:
+        """Another one, for another device."""
+        return Scorer(self.ref, self.store, device, self.tasks)
+
+    @cached_property
+    def network(self) -> extractors.Extractor | None:
+        """The loaded extractor; None for metrics of plain pixels."""
+        return extractors.load(self.ref, self.device) if self.ref else None
+
+    @cached_property
+    def cache(self) -> Features | None:
+        """Features that are known."""
+        network = self.network
+        return None if network is None else Features(self.store.root / "features", network.name, network.digest)
+
+    def ready(self, item: Item) -> None:
+        """Load the network; what goes wrong is told when the item is done."""
+        with suppress(Exception, SystemExit):
+            self._loads()
+
+    def _loads(self) -> str:
+        """Why the network does not load; tried once."""
+        if not self._problem:
+            try:
+                _ = self.network
+            except Exception as error:  # damaged weights fail in many ways; no picture is at fault
+                self._problem = f"{self.ref} does not load: {text_of(error)}"
+        return self._problem
+
+    def close(self) -> None:
+        """Keep the features that are not on disk yet."""
+        if cache := self.__dict__.get("cache"):
+            cache.flush()
+
+    def __call__(self, item: Item) -> list[Record] | int | Unloaded:
+        """Records of scores and failures; of texts how many are cut.
+
+        Raises:
+            DeviceLostError: the GPU no longer answers.
+            StoreError: features cannot be written.
+        """
+        if why := self._loads():
+            return Unloaded(why)
+        if isinstance(item, Texts):
+            truncated = getattr(self.network, "truncated", None)
+            return int(sum(truncated(list(item.texts)))) if truncated else 0
+        if isinstance(item, Rows):
+            with suppress(Exception, SystemExit):  # told with the set's numbers
+                self._rows(self.tasks[item.task], item.picture)
+            return []
+        return self._look(item) if isinstance(item, Look) else [self._whole(item)]
+
+    def _look(self, item: Look) -> list[Record]:
+        """All that is wanted of one picture, whose pixels are gone before the next one's are read."""
+        try:
+            pixels = self.store.open_image(item.picture.image_id)
+        except StoreError as error:
+            return [self._failure(about, error) for _, about in item.wanted]
+        return [self._score(self.tasks[i], about, item.picture, pixels) for i, about in item.wanted]
+
+    def _score(self, task: Task, about: Record, picture: Picture, pixels: Pixels) -> Record:
+        try:
+            self._check_source(task, about)
+            place = (picture.prompt, picture.canvas, picture.cost, self.network, task.use.view)
+            sample = Sample(pixels, *place, image_id=picture.image_id, cache=self.cache, turn=picture.turn)
+            found = task.metric.fn(sample, **task.use.params)
+            return {**about, "values": [[v.name, v.index, v.value] for v in _declared(task.metric, found)]}
+        except StoreError:
+            raise
+        except (Exception, SystemExit) as error:  # a metric may fail in any way; the record says how
+            return self._failure(about, error)
+
+    def _whole(self, item: Whole) -> Record:
+        task = self.tasks[item.task]
+        try:
+            self._check_source(task, item.about)
+            ours = np.concatenate([self._rows(task, p) for p in item.pictures])
+            network, cache = self.network, self.cache
+            assert network is not None and cache is not None  # noqa: PT018
+            theirs = [r.features(network, task.use.view, cache) for r in item.sets]
+            rows = (part.astype(np.float64) for part in (ours, *theirs))
+            found = task.metric.fn(*rows, **task.use.params)
+            values = {v.name: v.value for v in _declared(task.metric, [Value(k, x) for k, x in found.items()])}
+            sizes = {"n": len(item.pictures), "n_rows": len(ours)}
+            if item.sets:
+                sizes |= {"m": len(item.sets[0].items), "m_rows": len(theirs[0])}
+            return {**item.about, **sizes, "values": values}
+        except (Exception, SystemExit) as error:
+            return self._failure(item.about, error)
+
+    def _rows(self, task: Task, picture: Picture) -> np.ndarray:
+        """A picture's rows, features or logits; its pixels are read only if the rows are not kept."""
+        network, cache = self.network, self.cache
+        assert network is not None and cache is not None  # noqa: PT018
+        view = score_plan.view_key(task, picture)
+
+        def embed() -> np.ndarray:
+            pixels = self.store.open_image(picture.image_id)
+            return network.embed(views.cuts(pixels, task.use.view, picture.canvas, picture.drawn_by(task.use.view)))
+
+        def features() -> np.ndarray:
+            return cache.get((picture.image_id, view), embed)
+
+        if "logits" not in task.metric.inputs:
+            return features()
+        return cache.get((picture.image_id, f"logits:{view}"), lambda: network.logits(features()))
+
+    def _check_source(self, task: Task, about: Mapping[str, Any]) -> None:
+        if self.apart and task.source != about["metric_source"]:
+            raise UsageError(
+                f"the source of {task.use.ref} has changed since scoring began; run the same command again"
+            )
+
+    def _failure(self, about: Mapping[str, Any], error: BaseException) -> Record:
+        # not of kind "failure": those count against the making of a picture
+        if device_lost(error):
+            raise DeviceLostError(f"the GPU no longer answers in this process ({error}); the same command goes on")
+        reason = "oom" if classify(error) == "oom" else "crash"
+        said = text_of(error)
+        message = said if isinstance(error, ScrollBenchError) else f"{type(error).__name__}: {said}"
+        return {**about, "kind": "score_failure", "reason": reason, "message": message}
+
+
+def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
+    """The values of a metric, checked against what it declares; numbers that are not finite become None."""
+    for value in values:
+        if value.name not in metric.values:
+            raise UsageError(f"metric {metric.name!r} returned {value.name!r}; {near(value.name, metric.values)}")
+        defined = value.value is not None and np.isfinite(value.value)
+        yield Value(value.name, float(value.value) if defined else None, value.index)  # type: ignore[arg-type]
