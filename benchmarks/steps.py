@@ -51,17 +51,23 @@ class Apart(Joint):
     def wrap(self, inner: Any) -> Callable[..., Tensor]:
         """As :class:`methods.mad.Joint` has it."""
 
-        def process(layer: Any, states: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        def process(
+            layer: Any,
+            hidden_states: Tensor,
+            encoder_hidden_states: Tensor | None = None,
+            attention_mask: Tensor | None = None,
+        ) -> Tensor:
+            text = encoder_hidden_states
             if text is None and not self.merging:
-                alone: Tensor = inner(layer, states, None, mask)
+                alone: Tensor = inner(layer, hidden_states, None, attention_mask)
                 return alone
-            side = isqrt(states.shape[1])
+            side = isqrt(hidden_states.shape[1])
             f = self.windows[0].width // side
             cut = [windows.Window(v.y // f, v.x // f, side, side) for v in self.windows]
-            views = states.transpose(1, 2).reshape(len(cut), -1, side, side)
+            views = hidden_states.transpose(1, 2).reshape(len(cut), -1, side, side)
             size = (self.size[0] // f, self.size[1] // f)
             tokens = windows.merge(views, cut, size).flatten(2).transpose(1, 2)
-            out = inner(layer, tokens, None if text is None else text[:1], mask)
+            out = inner(layer, tokens, None if text is None else text[:1], attention_mask)
             return windows.gather(out.transpose(1, 2).reshape(1, -1, *size), cut).flatten(2).transpose(1, 2)
 
         return process

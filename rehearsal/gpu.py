@@ -28,7 +28,6 @@ def full_size(folder: Path) -> None:
     """Stable Diffusion 2.0 base at random, the denoiser in the variant that the suite runs."""
     import torch
 
-    from methods.backbones.identity import quiet
     from methods.backbones.loading import CONFIGS, part_class
     from rehearsal.mirror import clip_tokenizer, save
 
@@ -41,11 +40,11 @@ def full_size(folder: Path) -> None:
     schedule = part_class(parts["scheduler"]["_class_name"]).from_config(parts["scheduler"])
     clip_tokenizer(folder / "tokenizer", "!")
     save(
-        folder, "StableDiffusionPipeline", unet=unet, vae=vae, scheduler=schedule, text_encoder=encoder,
+        folder, "StableDiffusionPipeline", unet=unet.half(), vae=vae, scheduler=schedule, text_encoder=encoder,
         tokenizer="CLIPTokenizer",
     )  # fmt: skip
-    with quiet():
-        unet.half().save_pretrained(folder / "unet", variant="fp16")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".fp16.safetensors"))
 
 
 def laid_out(work: Path, quick: bool) -> Path:

@@ -30,6 +30,7 @@ from benchmarks import (
     scoring,
     scroll,
     sharing,
+    steps,
     walk,
     wan_clip,
     workers,
@@ -37,8 +38,10 @@ from benchmarks import (
 from benchmarks.memory import peak
 from benchmarks.sampling import Drawn, Sampler, Task, faults, watched
 from benchmarks.timing import Report, Settings, counted, ratio, rounds, stopwatch
+from methods.mad import Joint
 from methods.shared.sparse_attention import choose
 from methods.shared.token_layout import Layout
+from methods.shared.windows import grid
 
 TASK = Task(Canvas(576, 512), steps=2)  # two windows
 
@@ -440,3 +443,18 @@ def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch, arg
 def test_pictures_that_differ_between_one_worker_and_two_are_a_fault() -> None:
     assert workers.faults({1: {"a": "x"}, 2: {"a": "x"}}) == []
     assert workers.faults({1: {"a": "x"}, 2: {"a": "y"}}) == workers.faults({1: {}, 2: {}}) != []
+
+
+# -- a step of MAD, one window after the other
+
+
+def test_mads_windows_one_by_one_attend_to_the_same_canvas_as_all_at_once() -> None:
+    cut, size = grid(8, 16, 8, 4), (8, 16)
+    states, views = torch.rand(len(cut), 16, 5), torch.rand(len(cut), 5, 8, 8)  # of a layer of half the grid
+    forms = [form(cut, size) for form in (Joint, steps.Apart)]
+    for text in (None, torch.rand(len(cut), 3, 5)):
+        ours, plain = (f.wrap(lambda layer, x, *rest: x.cumsum(1))(None, states, text) for f in forms)
+        assert torch.allclose(ours, plain, atol=1e-5)
+        assert not torch.allclose(ours, states.cumsum(1), atol=1e-2)  # what windows by themselves would give
+    assert torch.allclose(forms[0].merge(views), forms[1].merge(views), atol=1e-6)
+    assert torch.equal(*(f.gather(forms[0].merge(views)) for f in forms))

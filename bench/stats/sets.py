@@ -49,7 +49,7 @@ def kernel_sums(groups: Sequence[Array], reference: Array) -> Many:
 
     With W the sums of the kernel between groups, without the diagonal of single rows, and c those to the reference,
     a choice s of N rows has s'Ws / (N (N - 1)) - 2 s'c / (N m). The reference's own term is left out: differences do
-    not have it.
+    not have it. A choice of fewer than two rows raises ``UsageError``.
     """
     starts = np.cumsum([0, *map(len, groups)])[:-1]
     rows, sizes = np.concatenate(groups), np.array([len(g) for g in groups], dtype=np.float64)
@@ -59,6 +59,8 @@ def kernel_sums(groups: Sequence[Array], reference: Array) -> Many:
 
     def many(chosen: Array) -> Array:
         n = chosen @ sizes
+        if n.min() < 2:
+            raise UsageError(f"a choice of prompts needs at least 2 feature rows, got {n.min():.0f}: take more prompts")
         inside = ((chosen @ within) * chosen).sum(1)
         found: Array = inside / (n * (n - 1)) - 2 * (chosen @ across) / (n * len(reference))
         return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +92,7 @@ def adapted(unet: Any, path: Path, scale: float) -> Iterator[None]:
         UsageError: an adapter of another network.
     """
     from safetensors.torch import load_file
+    from torch.nn import Module
 
     nested: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}
     for name, tensor in load_file(path).items():
@@ -105,10 +106,13 @@ def adapted(unet: Any, path: Path, scale: float) -> Iterator[None]:
 
     hook = None
     try:
+        unet.to = partial(Module.to, unet)  # diffusers' own, which it calls, warns of layers that are not there
         try:
             unet._load_ip_adapter_weights([nested], low_cpu_mem_usage=False)
         except (RuntimeError, KeyError, ValueError) as error:
             raise UsageError(f"{path} is no IP-Adapter for this network: {error}") from error
+        finally:
+            del unet.to
         for processor in unet.attn_processors.values():
             if hasattr(processor, "scale"):
                 processor.scale = [scale]

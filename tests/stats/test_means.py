@@ -278,6 +278,13 @@ def test_kernel_sums_give_the_kid_of_every_choice_of_prompts() -> None:
     assert (a.value, a.se, a.p) == pytest.approx((b.value, b.se, b.p))
 
 
+def test_a_choice_of_one_row_has_no_kid_and_is_refused_instead_of_divided_by_nothing() -> None:
+    rows = [row[None] for row in REFERENCE[:4]]  # two prompts of a crop each, on both sides
+    assert np.isfinite(kernel_sums(rows, REFERENCE)(np.array([[1.0, 1.0, 0.0, 0.0]]))).all()
+    with pytest.raises(UsageError, match="at least 2 feature rows, got 1"):
+        set_difference(kernel_sums(rows, REFERENCE), 2, swaps=9)
+
+
 def test_swapping_by_prompt_finds_a_worse_sampler_and_keeps_its_level() -> None:
     found = set_difference(kernel_sums(two(np.random.default_rng(25), 40, 0.3), REFERENCE), 40, swaps=999)
     assert found.p <= 0.01
