@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub
 
-from benchmarks import attention, overhead, sampling, scoring, scroll, sharing, walk, wan_clip
+from benchmarks import attention, overhead, sampling, scoring, scroll, sharing, statistics, walk, wan_clip
 from benchmarks.checkpoint import SIZES
 from benchmarks.timing import Report, Settings
 
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "walk": walk.walk,
     "scroll": scroll.scroll,
     "wan-clip": wan_clip.clip,
+    "statistics": statistics.statistics,
 }
 
 

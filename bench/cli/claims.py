@@ -179,7 +179,8 @@ def _decided(row: OrderRow) -> str:
     o = row.order
     by = f"{bench.report.wording.number(row.gain or 0)} ({_interval(row.interval)})" if row.interval else ""
     claim = f"{o.better} better than {o.worse} on {o.metric} as {row.column}"
-    return f"{row.verdict.verdict}: {claim}: {row.verdict.why}, by {by}"
+    tests = f"; p {row.p:.2g}, corrected {row.corrected:.2g}" if row.p is not None and row.corrected is not None else ""
+    return f"{row.verdict.verdict}: {claim}: {row.verdict.why}, by {by}{tests}"
 
 
 def _undecided(rows: Sequence[OrderRow]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from bench.pipeline.generate import RunResult
     from bench.pipeline.plan import Plan
     from bench.pipeline.score_plan import ScoreResult
+
+
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?", re.ASCII)
 
 
 class _Group(TyperGroup):
@@ -93,11 +97,15 @@ def records(rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str
         return
     names = list(columns or dict.fromkeys(name for row in rows for name in row))
     lines = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    numeric = [all(isinstance(row.get(n), int | float | None) for row in rows) for n in names]
+    numeric = [all(_numeric(row.get(n)) for row in rows) for n in names]
     rooms = [max(len(line[i]) for line in lines) for i in range(len(names))]
     for number, line in enumerate(lines):
         cells = [c.rjust(room) if right else c.ljust(room) for c, room, right in zip(line, rooms, numeric)]
         say(typer.style("  ".join(cells).rstrip(), bold=number == 0 or None))
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, int | float | None) or (isinstance(value, str) and bool(NUMBER.fullmatch(value)))
 
 
 def _cell(value: Any) -> str:

@@ -24,6 +24,7 @@ from bench.progress import Progress
 from bench.registry import Metric
 from bench.store.features import Features
 from bench.store.raster import Raster
+from bench.suites.values import measure_name, numbers, seen_by
 from bench.types import Value
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def score(suite: Suite, store: Store, progress: Progress | None = None, *, devic
     for known in (*again, *sets_again):
         store.append(ledger.replacing(known))
     result.reused, result.sets_reused = result.reused + len(again), result.sets_reused + len(sets_again)
+    for column in _columns(suite):
+        if not ledger.holds(column):
+            store.append(ledger.replacing(column))
     if progress:
         progress.start("score", sum(len(t) for _, t in image_work) + len(set_work))
     for ref in dict.fromkeys(t.use.extractor for t in tasks):
@@ -70,6 +74,19 @@ def score(suite: Suite, store: Store, progress: Progress | None = None, *, devic
     if progress:
         progress.finish("score")
     return result
+
+
+def _columns(suite: Suite) -> Iterator[Record]:
+    """What the suite's metrics are called on its board, and how many numbers are tested together there."""
+    count = numbers(suite.whole.metrics)
+    for use in suite.metrics:
+        name, direction = next(iter(use.metric.values.items()))
+        least, most = use.metric.range
+        yield {
+            "kind": "column", "suite_digest": suite.digest, "label": measure_name(use), "name": name,
+            "metric": use.metric.name, **seen_by(use), "params": dict(use.params), "direction": direction,
+            "numbers": count, "least": least, "most": most,
+        }  # fmt: skip
 
 
 class _Scorer:

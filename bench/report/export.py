@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 from bench.analysis.board import Section, Spot, sections
 from bench.errors import UsageError, near
 from bench.report.page import page
-from bench.report.wording import CSV, columns, coverage, heading, looks, notes, number, records, subtitle, title
+from bench.report.wording import (
+    CSV,
+    columns,
+    coverage,
+    heading,
+    looks,
+    notes,
+    number,
+    records,
+    standing,
+    subtitle,
+    title,
+)
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -33,7 +45,7 @@ def export(store: Store, suite: Suite, form: str) -> str:
 
 
 def markdown(suite: Suite, found: Sequence[Section]) -> str:
-    """Tables for a README; the best number of a column is bold."""
+    """Tables for a README; bold are those that nobody is shown to be better than."""
     out = [f"## {_md(title(suite))}", "", subtitle(suite), ""]
     for s in found:
         out += [f"### {_md(s.part)}, {_md(s.backbone)}", ""]
@@ -53,7 +65,7 @@ def _md_cell(spot: Spot | None) -> str:
         return "–"
     value = f"**{number(spot.value)}**" if spot.best else number(spot.value)
     bounds = f" [{number(spot.low)}, {number(spot.high)}]" if spot.low is not None and spot.high is not None else ""
-    return value + r"\*" * bool(spot.missing) + bounds + (f" {spot.group}" if spot.group else "")
+    return value + r"\*" * bool(spot.missing) + bounds + (f" {standing(spot)}" if spot.group else "")
 
 
 def _md(text: str) -> str:
@@ -61,7 +73,7 @@ def _md(text: str) -> str:
 
 
 def latex(suite: Suite, found: Sequence[Section]) -> str:
-    """A ``tabular`` for each section (packages booktabs and textcomp); the best number of a column is bold."""
+    """A ``tabular`` for each section (packages booktabs and textcomp); bold is the best group."""
     out = [f"% {_tex(title(suite))}; {_tex(subtitle(suite))}"]
     for s in found:
         out += [
@@ -85,7 +97,8 @@ def _tex_cell(spot: Spot | None) -> str:
     bounds = ""
     if spot.low is not None and spot.high is not None:
         bounds = rf"{{\tiny\,[{number(spot.low)}, {number(spot.high)}]}}"
-    return value + "*" * bool(spot.missing) + bounds + (f"$^{{{spot.group}}}$" if spot.group else "")
+    group = standing(spot).replace(" ", r"\,")
+    return value + "*" * bool(spot.missing) + bounds + (f"$^{{{group}}}$" if group else "")
 
 
 _TEX = {

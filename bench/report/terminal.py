@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.board import ARROWS, Row, Section, Spot, sections
 from bench.analysis.columns import Column
-from bench.report.wording import columns, notes, number, title
+from bench.report.wording import columns, notes, number, standing, title
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -40,7 +40,7 @@ class Shape:
 def board(store: Store, suite: Suite, width: int = 120) -> Group:
     """The board, ``width`` characters wide: more tables, one below the other, where one is too narrow.
 
-    Best values are bold; controls come last.
+    Bold are those that nobody is shown to be better than; controls come last.
 
     Raises:
         StoreError: there is no index.
@@ -60,7 +60,7 @@ def _shape(found: Sequence[Section], c: Column) -> Shape:
     rows = [(row, row.spots[c.label]) for s in found for row in s.rows if c.label in row.spots]
     room = max((len(_said(spot)) for _, spot in rows), default=1)
     shape = Shape(c, NARROW, room, _scale(rows))
-    ties = max((1 + len(spot.group) for _, spot in rows if spot.group), default=0)
+    ties = max((1 + len(standing(spot)) for _, spot in rows if spot.group), default=0)
     bars = room + 1 + BAR + ties if shape.scale else NARROW
     words = [*_pieces(c.label), *_pieces(c.extractor or ""), shape.axis]
     return replace(shape, width=max(bars, room, *map(len, words)))
@@ -171,10 +171,11 @@ def _cell(row: Row, spot: Spot | None, shape: Shape) -> Text:
         text.append("*", style="yellow")
     if shape.scale and spot.low is not None and spot.high is not None:
         text.append(f" {bar(spot.value, spot.low, spot.high, shape.scale)}", style=plain or "cyan")
-        text.append(f" {spot.group}" if spot.group else "")
     elif shape.scale and spot.prompts == 1:
         text.append(" 1 prompt", style="dim")
-    return text
+    elif spot.group:
+        text.append(" " * (BAR + 1))
+    return text.append(f" {standing(spot)}" if spot.group else "")
 
 
 def bar(value: float, low: float, high: float, scale: tuple[float, float], width: int = BAR) -> str:

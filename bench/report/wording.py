@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.analysis.board import ARROWS, NO_BACKBONE, Line, Section
+from bench.analysis.board import ARROWS, NO_BACKBONE, Line, Section, Spot
 from bench.analysis.columns import Column
 from bench.suites.uses import NEEDS_PHOTOGRAPHS
 
@@ -40,9 +40,20 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
     if prompts := sorted({spot.prompts for spot in spots if spot.prompts}):
         said.append(_certainty(prompts, len(suite.seeds)))
     if any(spot.group for spot in spots):
+        lettered = [s for s in found if any(spot.group for row in s.rows for spot in row.spots.values())]
+        families = dict.fromkeys(s.family.text for s in lettered)
         said.append(
-            "letters: methods that share one cannot be told from their group's best (paired by prompt; Holm, 5 %)"
+            "letters: two methods that share one are not told apart (paired by prompt; 5 % for all of "
+            f"{'; '.join(families)}); 1-2 the ranks that are possible; bold: nobody is shown to be better"
         )
+    for s in found:
+        if s.mute and prompts and prompts[-1] > 1:
+            said.append(
+                f"{_where(s, found)}no letters and ranks: so few prompts could tell nothing among {s.family.text}; "
+                f"{s.family.least} prompts could"
+            )
+    if any(spot.prompts > 1 and spot.low is None for spot in spots):
+        said.append("no interval: too few prompts differ from the others to tell (cannot be told at this n)")
     if any(row.line.control for row in rows):
         said.append("controls are made from the known truth to show what metrics see; they are not ranked")
     if what := sorted({w for row in rows for w in row.line.optimises}):
@@ -65,6 +76,18 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
         if others := [u.label for u in absent if u.label not in bring]:
             said.append(f"{kind}s the suite names that are not here: {', '.join(others)}")
     return said
+
+
+def _where(s: Section, found: Sequence[Section]) -> str:
+    return f"{s.part}, {s.backbone}: " if len(found) > 1 else ""
+
+
+def standing(spot: Spot) -> str:
+    """Letters and possible ranks: ``ab 1-3``."""
+    if not spot.group or spot.ranks is None:
+        return spot.group
+    low, high = spot.ranks
+    return f"{spot.group} {low}" + (f"-{high}" if high > low else "")
 
 
 def _doubts(suite: Suite, found: Sequence[Section]) -> list[str]:

@@ -72,6 +72,7 @@ def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> S
     for u in left_out:
         if u.label in (asked.methods if u.kind == "method" else asked.metrics):
             raise UsageError(f"{file}: {u.kind} {u.label!r}: {u.reason}")
+    own = tuple(spec.metrics) if asked.metrics else None
     changes: dict[str, Any] = {}
     if asked.methods:
         left_out = tuple(u for u in left_out if u.kind != "method")
@@ -87,7 +88,7 @@ def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> S
     return Suite(
         spec.name, spec.version, spec.tier, spec.title, tuple(dict.fromkeys(asked.seeds or spec.seeds)), parts,
         spec.backbone, spec.backbone_options, {n: r.said for n, r in spec.references.items()},
-        file, spec, tuple(_knob(text) for text in asked.set), left_out,
+        file, spec, tuple(_knob(text) for text in asked.set), left_out, own,
     )  # fmt: skip
 
 
