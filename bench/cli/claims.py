@@ -105,7 +105,7 @@ def _published(table: Table, json: bool) -> None:
 
 
 def _heading(table: Table) -> None:
-    console.say(typer.style(f"{table.id}  {table.paper_title}, {table.title}", bold=True))
+    console.say(f"{table.id}  {table.paper_title}, {table.title}", bold=True)
     for source, via in table.sources.items():
         console.say(f"{bench.analysis.claims.VIA[via]}: {source}")
 

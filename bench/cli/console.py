@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from bench.cli.reporter import Reporter
 from bench.errors import IncompleteError, PrerequisiteError, ScrollBenchError
+from bench.reading import visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -65,17 +66,18 @@ class App(typer.Typer):
 
 def note(text: str) -> None:
     """A sentence on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
 
 
-def say(text: str) -> None:
+def say(text: str, bold: bool = False) -> None:
     """A line of data on stdout."""
-    typer.echo(text)
+    typer.echo(typer.style(visible(text), bold=True) if bold else visible(text))
 
 
 def emit(data: Any) -> None:
     """JSON on stdout. What JSON does not know (dates, paths) is written as text."""
-    typer.echo(jsonlib.dumps(data, indent=1, ensure_ascii=False, default=str))
+    text = jsonlib.dumps(data, indent=1, ensure_ascii=False, default=str)
+    typer.echo(re.sub("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", lambda c: f"\\u{ord(c[0]):04x}", text))
 
 
 def width() -> int:
@@ -101,7 +103,7 @@ def records(rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str
     rooms = [max(len(line[i]) for line in lines) for i in range(len(names))]
     for number, line in enumerate(lines):
         cells = [c.rjust(room) if right else c.ljust(room) for c, room, right in zip(line, rooms, numeric)]
-        say(typer.style("  ".join(cells).rstrip(), bold=number == 0 or None))
+        say("  ".join(cells).rstrip(), bold=number == 0)
 
 
 def _numeric(value: Any) -> bool:
@@ -117,7 +119,7 @@ def _cell(value: Any) -> str:
         return ("; " if any(isinstance(v, Mapping) for v in value) else ", ").join(map(_cell, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_cell(v)}" for k, v in value.items())
-    return str(value)
+    return visible(str(value)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def result(values: Mapping[str, Any], json: bool) -> None:

@@ -6,6 +6,8 @@ extractor is loaded once, and only if something is missing. One failing score is
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -168,7 +170,7 @@ class _Scorer:
             self.store.append(self.ledger.replacing({**job.about, **sizes, "values": values}))
             self.result.sets += 1
         except (Exception, SystemExit) as error:
-            self._record_failure(job.about, error)
+            self._record_failure(task, job.about, error)
             self.result.sets_failed += 1
         self._advance(f"{task.use.label} {first.label}")
 
@@ -194,16 +196,18 @@ class _Scorer:
         return Sample(pixels, *place, image_id=picture.image_id, cache=cache, turn=picture.turn)
 
     def _failed(self, task: Task, about: Record, error: BaseException) -> None:
-        self._record_failure(about, error)
+        self._record_failure(task, about, error)
         self.result.failed += 1
         self._advance(f"{task.use.label} failed")
 
-    def _record_failure(self, about: Mapping[str, Any], error: BaseException) -> None:
+    def _record_failure(self, task: Task, about: Mapping[str, Any], error: BaseException) -> None:
         # not of kind "failure": those count against the making of a picture
         if device_lost(error):
             raise DeviceLostError(f"the GPU no longer answers in this process ({error}); the same command goes on")
         reason = "oom" if classify(error) == "oom" else "crash"
         message = str(error) if isinstance(error, ScrollBenchError) else f"{type(error).__name__}: {error}"
+        if where := _place(task, error):
+            message = f"metric {task.use.label}, {where}: {message}"
         record: Record = {**about, "kind": "score_failure", "reason": reason, "message": message}
         self.store.append(record)
         if message not in self.result.notes:
@@ -221,10 +225,30 @@ class _Scorer:
             self.progress.advance("score", 1, note)
 
 
+def _inside(value: float, least: float | None, most: float | None) -> bool:
+    """Whether a value is in a range, but for what single precision rounds away."""
+    slack = 1e-4 * max(1.0, *(abs(end) for end in (least, most) if end is not None), 0.0)
+    return (least is None or value >= least - slack) and (most is None or value <= most + slack)
+
+
+def _place(task: Task, error: BaseException) -> str:
+    """The last line of the metric's own file that an error went through, as ``file:line``; empty if none."""
+    own = inspect.getsourcefile(task.metric.fn)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
 def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
     """The values of a metric, checked against what it declares; numbers that are not finite become None."""
     for value in values:
         if value.name not in metric.values:
             raise UsageError(f"metric {metric.name!r} returned {value.name!r}; {near(value.name, metric.values)}")
         defined = value.value is not None and np.isfinite(value.value)
+        least, most = metric.range
+        if defined and value.value is not None and not _inside(float(value.value), least, most):
+            ends = f"{'-inf' if least is None else f'{least:g}'} to {'inf' if most is None else f'{most:g}'}"
+            raise UsageError(
+                f"metric {metric.name!r} returned {value.name} = {value.value:g}, outside its declared range {ends}; "
+                "correct the range that it declares, or the number"
+            )
         yield Value(value.name, float(value.value) if defined else None, value.index)  # type: ignore[arg-type]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from bench.analysis.board import Section, Spot, sections
 from bench.errors import UsageError, near
@@ -55,7 +57,7 @@ def markdown(suite: Suite, found: Sequence[Section]) -> str:
             cells = [_md_cell(row.spots.get(c.label)) for c in s.columns]
             out.append(f"| {_md(row.line.method)}{row.marks} | {coverage(row.line)} | " + " | ".join(cells) + " |")
         out.append("")
-    out += [f"- {_md(heading(c))}: {looks(c)}" for c in columns(found) if looks(c)]
+    out += [f"- {_md(heading(c))}: {_md(looks(c))}" for c in columns(found) if looks(c)]
     out += [f"- {_md(note)}" for note in notes(suite, found)]
     return "\n".join(out) + "\n"
 
@@ -69,7 +71,8 @@ def _md_cell(spot: Spot | None) -> str:
 
 
 def _md(text: str) -> str:
-    return text.replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
+    """A text as Markdown that shows it: no marks, no HTML, one line."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", escape(" ".join(text.split()), quote=False))
 
 
 def latex(suite: Suite, found: Sequence[Section]) -> str:
@@ -113,9 +116,16 @@ def _tex(text: str) -> str:
 
 
 def table_csv(suite: Suite, found: Sequence[Section]) -> str:
-    """One line for each number, in full precision; a number that could not be had has no value."""
+    """One line for each number, in full precision; a number that could not be had has no value.
+
+    Texts that a spreadsheet would take for a formula begin with an apostrophe.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV)
-    writer.writerows(record.values() for record in records(suite, found))
+    writer.writerows(map(_as_text, record.values()) for record in records(suite, found))
     return out.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from html import escape
 from typing import TYPE_CHECKING, Any
+
+from bench.reading import visible
 
 if TYPE_CHECKING:
     from bench.analysis.gate import GateResult, Judgement, Place
@@ -124,9 +127,10 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    for mark in ("\\", "`", "*", "_", "[", "<", "|"):
+    text = escape(visible(" ".join(text.split())), quote=False)
+    for mark in ("\\", "`", "*", "_", "[", "|"):
         text = text.replace(mark, "\\" + mark)
-    return text.replace("\n", " ")
+    return text
 
 
 def junit(result: GateResult) -> str:

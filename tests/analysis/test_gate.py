@@ -356,5 +356,5 @@ def test_update_writes_and_shows_the_change(tmp_path: Path) -> None:
 
 
 def test_xml_and_markdown_survive_any_text() -> None:
-    assert report_gate._plain("a|b_c*`<x>") == "a\\|b\\_c\\*\\`\\<x>"
+    assert report_gate._plain("a|b_c*`<x>\x1b[2J") == "a\\|b\\_c\\*\\`&lt;x&gt;\\\\x1b\\[2J"
     assert report_gate._xml("a\x00b\x1fc\n") == "abc\n"
