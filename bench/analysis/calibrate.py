@@ -120,7 +120,7 @@ def from_seeds(store: Store, suite: Suite, label: str) -> Calibration:
     if not others:
         raise UsageError(
             f"{suite.ref} has one seed, so its pictures do not tell how far a method is from itself: --seed 0 --seed 1 "
-            f"(another board), or `scrollbench calibrate --suite {suite.name} --method {label}`"
+            f"(another board), or `scrollbench calibrate {suite.command} --method {label}`"
         )
     base, notes = labelled(store, suite, label), list[str]()
     numbers = dict.fromkeys(m.name for m in measures(suite))

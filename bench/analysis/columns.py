@@ -119,8 +119,7 @@ def text(value: Any) -> str:
 
 def run_command(suite: Suite) -> str:
     """The command that makes a suite's pictures and numbers, for messages."""
-    tier = " --tier miniature" if suite.shrunk else ""
-    return f"`scrollbench run --suite {suite.name}{tier}`"
+    return f"`scrollbench run {suite.command}`"
 
 
 # -- what is tested together

@@ -181,7 +181,7 @@ def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:
         found = {} if suite.shrunk else dict(suite.spec.gate.margins)  # a full suite's are not for stand-ins
     if not found:
         raise UsageError(
-            f"{file or suite.file}: no margins under [gate.margins]. `scrollbench calibrate --suite {suite.name} "
+            f"{file or suite.file}: no margins under [gate.margins]. `scrollbench calibrate {suite.command} "
             f"--method M --write margins.toml` measures the noise and proposes them, --own-seeds takes them from "
             f"the baseline's pictures of several seeds; suite miniature-gate has some"
         )

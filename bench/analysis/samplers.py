@@ -90,11 +90,11 @@ def labelled(store: Store, suite: Suite, label: str) -> Side:
         raise UsageError(
             f"no pictures of {label!r} on suite {suite.ref} ({suite.digest[:8]}) in {store.root}; "
             f"{near(label, [row[0] for row in known])} "
-            f"`scrollbench run --suite {suite.name} --method {label}` makes them"
+            f"`scrollbench run {suite.command} --method {label}` makes them"
         )
     if len(found) > 1:
         raise IncompleteError(
-            f"the pictures of {label!r} are of {len(found)} versions of it; `scrollbench generate --suite {suite.name} "
+            f"the pictures of {label!r} are of {len(found)} versions of it; `scrollbench generate {suite.command} "
             f"--method {label}` makes them of one"
         )
     return Side(store, suite.digest, label, found[0], _cells(store, sql), sql)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json as jsonlib
 import re
 import shutil
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -26,11 +28,33 @@ if TYPE_CHECKING:
     from bench.pipeline.score_plan import ScoreResult
 
 
+NARROW = 8  # characters that a column keeps
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?", re.ASCII)
+
+
+# The verbs by what they are for, in the order of the help; one that is not named here comes last.
+PANELS = {
+    "Run and read": ("run", "board", "report", "sql", "curves", "start"),
+    "Judge": ("compare", "gate", "reproduce", "calibrate", "calibrate-gsd", "votes", "preferences"),
+    "Your own": ("check", "adopt", "new", "measure", "prompts"),
+    "Look": ("doctor", "list", "show", "plan"),
+    "Step by step": ("generate", "score", "train", "weights", "world", "store"),
+}
 
 
 class _Group(TyperGroup):
     """Prints errors a user can act on in plain words and leaves with their exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        order = [name for names in PANELS.values() for name in names] if ctx.parent is None else []
+        return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        panel = next((title for title, names in PANELS.items() if cmd_name in names), None)
+        if command is not None and ctx.parent is None and panel:
+            command.rich_help_panel = panel  # type: ignore[attr-defined]
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -92,8 +116,10 @@ def show(board: Group) -> None:
     Console(width=width(), highlight=False).print(board)
 
 
-def records(rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str] | None = None) -> None:
-    """Rows as a table as wide as they are, or as JSON."""
+def records(
+    rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str] | None = None, room: int | None = None
+) -> None:
+    """Rows as a table, or as JSON. The table is as wide as they are, or broken into lines that fit ``room`` columns."""
     if json:
         emit([dict(row) for row in rows])
         return
@@ -101,9 +127,13 @@ def records(rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str
     lines = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
     numeric = [all(_numeric(row.get(n)) for row in rows) for n in names]
     rooms = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    while room and sum(rooms) + 2 * (len(rooms) - 1) > room and max(rooms) > NARROW:
+        rooms[rooms.index(max(rooms))] -= 1
     for number, line in enumerate(lines):
-        cells = [c.rjust(room) if right else c.ljust(room) for c, room, right in zip(line, rooms, numeric)]
-        say("  ".join(cells).rstrip(), bold=number == 0)
+        broken = [textwrap.wrap(c, wide) or [""] for c, wide in zip(line, rooms)]
+        for part in zip_longest(*broken, fillvalue=""):
+            cells = [c.rjust(wide) if right else c.ljust(wide) for c, wide, right in zip(part, rooms, numeric)]
+            say("  ".join(cells).rstrip(), bold=number == 0)
 
 
 def _numeric(value: Any) -> bool:

@@ -97,18 +97,18 @@ def _doubts(suite: Suite, found: Sequence[Section]) -> list[str]:
     if contested := sum(line.contested for line in lines):
         said.append(
             f"{contested} pictures: merged records say two things of them, and one was chosen; "
-            f"`scrollbench run --suite {suite.name}` settles it"
+            f"`scrollbench run {suite.command}` settles it"
         )
     if mixed := sorted({f"{line.method} ({line.samplers})" for line in lines if line.samplers > 1}):
         said.append(
-            f"pictures of several versions of a method: {', '.join(mixed)}; `scrollbench run --suite {suite.name}` "
+            f"pictures of several versions of a method: {', '.join(mixed)}; `scrollbench run {suite.command}` "
             "makes them of one"
         )
     if others := {c.label: c.left_out for s in found for c in s.columns if c.left_out}:
         counts = ", ".join(f"{label} ({n})" for label, n in others.items())
         said.append(
             "left out are scores by another source or version of the metric, other weights or another reference: "
-            f"{counts}; `scrollbench score --suite {suite.name}` scores all in one way"
+            f"{counts}; `scrollbench score {suite.command}` scores all in one way"
         )
     return said
 

@@ -40,6 +40,7 @@ class Suite:
     spec: SuiteFile
     knobs: tuple[tuple[str, str, str], ...] = ()  # --set: (method, knob, value)
     left_out: tuple[Unavailable, ...] = ()  # what the miniature has no stand-in for
+    chosen: str = ""  # the options of the command line that choose it
     own_metrics: tuple[MetricFile, ...] | None = None  # those of the file, whatever --metric chose of them
 
     @property
@@ -72,6 +73,11 @@ class Suite:
     def metrics(self) -> tuple[MetricUse, ...]:
         """The metrics that are here, with all that they need (:func:`bench.suites.uses.metrics`)."""
         return self._metrics[0]
+
+    @property
+    def command(self) -> str:
+        """The options that choose this very suite, for messages: ``--suite pano-1k --limit 25``."""
+        return self.chosen or f"--suite {self.name}"
 
     @cached_property
     def whole(self) -> Suite:

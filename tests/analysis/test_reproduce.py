@@ -64,7 +64,7 @@ def use(ref: str, label: str, reference: str | None = None, extractor: str = "wo
 
 def suite(tier: str = "full", digest: str = DIGEST) -> Any:
     made = Namespace(
-        ref="tiny@1", name="tiny", tier=tier, digest=digest, shrunk=tier == "miniature",
+        ref="tiny@1", name="tiny", tier=tier, digest=digest, command="--suite tiny",
         parts=(Namespace(name="4to1", canvas=Canvas(128, 32)),),
         methods=[Namespace(label=label, backbone="world-sd") for label in ("one", "two", "three")],
         metrics=[use("gsd-dino", "gsd"), use("fid", "fid", "panoramas", "world-cnn")],
