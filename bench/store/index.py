@@ -128,6 +128,8 @@ def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str]
             raise UsageError(
                 f"no table or view {unknown[1]!r} in the leaderboard; {near(unknown[1], [*TABLES, *VIEWS])}"
             ) from error
+        if isinstance(error, duckdb.PermissionException):
+            raise UsageError(f"only the leaderboard can be read here, and nothing written. {text}") from error
         raise UsageError(f"the leaderboard does not understand this SQL. {text}") from error
 
 
