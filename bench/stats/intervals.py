@@ -45,13 +45,12 @@ def bounds(
     """
     x = np.asarray(values, dtype=np.float64)
     if x.shape[-1] < 2:
-        low, high = np.full(x.shape[:-1], -np.inf), np.full(x.shape[:-1], np.inf)
-    else:
-        rows = x.reshape(-1, x.shape[-1])
-        low, high = _studentised(rows, level, draws, seed)
-        for i in np.flatnonzero(_mostly_one(rows) | _binary(rows, span)):
-            low[i], high[i] = _rare(rows[i], level, span, draws, seed)
-        low, high = low.reshape(x.shape[:-1]), high.reshape(x.shape[:-1])
+        return np.full(x.shape[:-1], -np.inf), np.full(x.shape[:-1], np.inf)
+    rows = x.reshape(-1, x.shape[-1])
+    low, high = _studentised(rows, level, draws, seed)
+    for i in np.flatnonzero(_mostly_one(rows) | _binary(rows, span)):
+        low[i], high[i] = _rare(rows[i], level, span, draws, seed)
+    low, high = low.reshape(x.shape[:-1]), high.reshape(x.shape[:-1])
     return _inside(low, span), _inside(high, span)
 
 
