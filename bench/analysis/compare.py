@@ -167,7 +167,7 @@ def _images(suite: Suite, base: Comparison, a: Side, b: Side, numbers: tuple[Val
         return base
     sign = 1.0 if measure.direction == "none" else -1.0
     gains = dict(zip(common, map(float, sign * growth)))
-    span = _span(measure, [float(lossy[0][p]) for p in common])
+    span = _span(measure, [float(lossy[0][p]) for p in common], float(np.abs(growth).max()))
     gain = estimate(sign * growth, swaps=base.family.swaps, span=span)
     exact = base.exact or (measure.use is None and bool((growth == growth[0]).all()))
     if exact:
@@ -180,11 +180,11 @@ def _images(suite: Suite, base: Comparison, a: Side, b: Side, numbers: tuple[Val
     return replace(base, a=means[0], b=means[1], gain=gain, losses=tuple(losses), span=span, exact=exact)
 
 
-def _span(measure: Measure, losses: Sequence[float]) -> Span:
+def _span(measure: Measure, losses: Sequence[float], largest: float) -> Span:
     """What one prompt's gain can be: the width of the number's range.
 
-    Where that is open, the distance between A's best and worst prompt stands in: a prompt that breaks is taken to lose
-    no more. Where A is the same on every prompt nothing is known.
+    Where that is open, the distance between A's best and worst prompt stands in, or the ``largest`` gain seen where
+    that is more: a prompt that breaks is taken to lose no more. Where A is the same on every prompt nothing is known.
     """
     least, most = measure.range
     if least is not None and most is not None:
@@ -194,6 +194,7 @@ def _span(measure: Measure, losses: Sequence[float]) -> Span:
         reach = max(ends) - min(ends)
     else:
         reach = max(losses) - min(losses)
+        reach = max(reach, largest) if reach else 0.0
     return (-reach, reach) if reach > 0 else OPEN
 
 

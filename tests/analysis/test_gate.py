@@ -89,6 +89,10 @@ def test_a_darker_candidate_regresses_with_amount_margin_and_worst_pictures(tmp_
     assert (result.verdict, result.exit_code) == ("regressed", 1)
     found = {c.name: c for c in result.checks}
     assert found["brightness"].verdict == "regressed"
+    low, high = found["brightness"].low, found["brightness"].high
+    assert low is not None
+    assert high is not None
+    assert low <= -50.9 < high < -4  # every prompt loses 51; others might lose less, but not win
     assert found["brightness"].message.startswith("brightness lost 5")
     assert "the margin is 4" in found["brightness"].message
     assert len(found["brightness"].places) == 3
