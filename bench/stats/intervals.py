@@ -133,7 +133,8 @@ def _counts(n: int, draws: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint16
 def _mostly_one(x: Array) -> Array:
     """Rows in which one value is more than half of all, and fewer than 20 differ from it."""
     middle = np.sort(x, axis=1)[:, x.shape[1] // 2]  # a value of more than half of all is the median
-    off = (x != middle[:, None]).sum(1)
+    same = 1e-9 * np.maximum(1.0, np.abs(x).max(1))  # what rounding leaves between equal numbers
+    off = (np.abs(x - middle[:, None]) > same[:, None]).sum(1)
     return (2 * off < x.shape[1]) & (off < RARE)
 
 
