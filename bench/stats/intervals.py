@@ -21,6 +21,7 @@ HINT = 0.05  # ... from which few prompts hint at a tail that they do not show
 FEW = 10  # prompts below which a long tail leaves a one-sided bound short even when it is widened
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Span = tuple[float | None, float | None]  # the range of single values; an open end is None
 OPEN: Span = (None, None)
 
@@ -130,15 +131,16 @@ def _counts(n: int, draws: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint16
 # -- numbers that seldom vary
 
 
-def _mostly_one(x: Array) -> Array:
+def _mostly_one(x: Array) -> Mask:
     """Rows in which one value is more than half of all, and fewer than 20 differ from it."""
     middle = np.sort(x, axis=1)[:, x.shape[1] // 2]  # a value of more than half of all is the median
     same = 1e-9 * np.maximum(1.0, np.abs(x).max(1))  # what rounding leaves between equal numbers
     off = (np.abs(x - middle[:, None]) > same[:, None]).sum(1)
-    return (2 * off < x.shape[1]) & (off < RARE)
+    found: Mask = (2 * off < x.shape[1]) & (off < RARE)
+    return found
 
 
-def _binary(x: Array, span: Span) -> Array:
+def _binary(x: Array, span: Span) -> Mask:
     """Rows of nothing but the two ends of their range."""
     least, most = span
     if least is None or most is None:
