@@ -245,7 +245,8 @@ def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
             raise UsageError(f"metric {metric.name!r} returned {value.name!r}; {near(value.name, metric.values)}")
         defined = value.value is not None and np.isfinite(value.value)
         least, most = metric.range
-        if defined and value.value is not None and not _inside(float(value.value), least, most):
+        ranged = defined and metric.values[value.name] != "none"  # a range is of the numbers that are better or worse
+        if ranged and value.value is not None and not _inside(float(value.value), least, most):
             ends = f"{'-inf' if least is None else f'{least:g}'} to {'inf' if most is None else f'{most:g}'}"
             raise UsageError(
                 f"metric {metric.name!r} returned {value.name} = {value.value:g}, outside its declared range {ends}; "
