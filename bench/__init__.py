@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bench.pipeline.adopt import propose as propose
     from bench.pipeline.forecast import forecast as forecast
     from bench.pipeline.generate import generate as generate
+    from bench.pipeline.measure import evaluate as evaluate
     from bench.pipeline.plan import make_plan as make_plan
     from bench.pipeline.run import run as run
     from bench.pipeline.score import score as score
@@ -73,6 +74,7 @@ PUBLIC = {  # module: its public names
     "bench.pipeline.generate": "generate",
     "bench.pipeline.score": "score",
     "bench.pipeline.train": "train",
+    "bench.pipeline.measure": "evaluate",
     "bench.pipeline.run": "run",
     "bench.pipeline.adopt": "adopt propose",
     "bench.pipeline.forecast": "forecast",

@@ -101,6 +101,15 @@ def shown(value: Any, room: int = 120) -> str:
     return text if len(text) <= room else f"{text[: room - 3]}..."
 
 
+# What a terminal obeys instead of showing: C0 but for tabs and line breaks, DEL, C1, and what turns lines round.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """A text for a terminal: characters that it would obey are written out, ``\\x1b`` for an escape."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file; also for names that no file can have."""
     try:

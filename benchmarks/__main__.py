@@ -17,7 +17,20 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub
 
-from benchmarks import attention, overhead, pages, sampling, scoring, scroll, sharing, steps, walk, wan_clip, workers
+from benchmarks import (
+    attention,
+    overhead,
+    pages,
+    sampling,
+    scoring,
+    scroll,
+    sharing,
+    statistics,
+    steps,
+    walk,
+    wan_clip,
+    workers,
+)
 from benchmarks.checkpoint import SIZES
 from benchmarks.timing import Report, Settings
 
@@ -33,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "wan-clip": wan_clip.clip,
     "workers": workers.workers,
     "report": pages.pages,
+    "statistics": statistics.statistics,
 }
 
 

@@ -1,36 +1,30 @@
 """What stands on the leaderboard of a suite; every number comes from the index, and how it is shown is not said here.
 
 A board is one part of a suite with all its methods. Its sections are the methods of one backbone, because a method on
-another network is another comparison. Inside a section a number has the 95 % interval of its mean over prompts, and a
-letter: methods that share it cannot be told from their group's best (:func:`bench.stats.means.ranking`). Numbers of
-sets (FID, KID) have neither; nor have costs, which are not ranked.
+another network is another comparison. Inside a section a number has the 95 % interval of its mean over prompts,
+letters (two methods share one where they are not told apart, as ``compare`` would say) and the interval of its rank
+(:mod:`bench.stats.ranks`). Numbers of sets (FID, KID) have none of these; nor have costs, which are not ranked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bench.analysis.columns import SHOWN, Column, belongs, seen_by, text
-from bench.stats.means import bounds, ranking
+from bench.analysis.columns import NO_BACKBONE as NO_BACKBONE
+from bench.analysis.columns import SHOWN, Column, Company, belongs, company, measure_name, seen_by, text
+from bench.stats.intervals import told
+from bench.stats.ranks import ALONE, Family, ranking
 from bench.store.index import query
-from bench.suites.tables import default_label
 
 if TYPE_CHECKING:
-    from bench.stats.means import Array
+    from bench.stats.ranks import Ranked
     from bench.store import Store
     from bench.suites.suite import Suite
     from bench.suites.values import MetricUse
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0", "one": "→1"}
-
-
-GROUPS = [*ascii_lowercase, *(a + b for a in ascii_lowercase for b in ascii_lowercase)]  # a, ..., z, aa, ab, ...
-NO_BACKBONE = "no backbone"  # controls, and pictures made elsewhere
 
 
 @dataclass(frozen=True)
@@ -68,14 +62,6 @@ class Board:
     columns: tuple[Column, ...]
     cells: dict[tuple[str, str], Cell]
     sources: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-
-    def best(self, column: Column) -> float | None:
-        """The best value of those ranked: no controls, nothing that descends on a metric, nothing partial."""
-        ranked = [line.method for line in self.lines if not line.control and not line.optimises]
-        cells = [self.cells[m, column.label] for m in ranked if (m, column.label) in self.cells]
-        values = [c.value for c in cells if c.value is not None and not c.missing]
-        loss = {"lower": lambda v: v, "higher": lambda v: -v, "zero": abs, "one": lambda v: abs(v - 1)}
-        return min(values, key=loss[column.direction]) if len(values) > 1 and column.direction in loss else None
 
 
 def boards(store: Store, suite: Suite) -> list[Board]:
@@ -124,22 +110,27 @@ def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[dict[str, Any]], 
     """The suite's metrics as columns, each with a test for the leaderboard's rows that belong to it."""
     for use in suite.metrics:
         name, direction = next(iter(use.metric.values.items()))
-        label = name if use.label == default_label(use.ref, None) else use.label
+        label = measure_name(use)
 
         def matches(row: dict[str, Any], name: str = name, use: MetricUse = use) -> bool:
             return row["metric"] == name and belongs(row, use)
 
         how = seen_by(use)
-        yield Column(label, direction, use.metric.unit, how["extractor"], how["view"], how["reference"]), matches
+        yield Column(label, direction, use.metric.unit, **how, range=use.metric.range), matches
     for name, unit in SHOWN.items():
         yield Column(name, "lower", unit), lambda row, name=name: row["metric"] == name and row["view"] is None  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
 class Spot:
-    """One number: its interval and tie group, where it has them; ``missing`` pictures or scores are not in it.
+    """One number: its interval, letters and rank, where it has them; ``missing`` pictures or scores are not in it.
 
-    ``prompts`` have the number, seeds averaged inside; 0 for numbers of sets and costs.
+    Attributes:
+        prompts: how many have the number, seeds averaged inside; 0 for numbers of sets and costs.
+        low, high: None too where so many prompts do not tell.
+        group: letters; two methods of a section share one where they are not told apart.
+        ranks: the interval of its rank; all of a column hold together.
+        best: of those ranked, none is shown to be better.
     """
 
     value: float
@@ -149,7 +140,7 @@ class Spot:
     low: float | None = None
     high: float | None = None
     group: str = ""
-    ranks: tuple[int, int] | None = None  # interval of its rank
+    ranks: tuple[int, int] | None = None
     best: bool = False
 
 
@@ -177,6 +168,14 @@ class Section:
     backbone: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    family: Family = ALONE  # what its primary numbers are tested together with
+
+    @property
+    def mute(self) -> bool:
+        """Whether it has methods to rank and so few prompts that none could ever be told from another."""
+        methods = [row for row in self.rows if not (row.line.control or row.line.optimises)]
+        most = max((spot.prompts for row in methods for spot in row.spots.values()), default=0)
+        return len(methods) > 1 and 0 < most < self.family.least
 
 
 def sections(store: Store, suite: Suite) -> list[Section]:
@@ -185,26 +184,28 @@ def sections(store: Store, suite: Suite) -> list[Section]:
     found = query(store, f"""
         select part, m.method, coalesce(bool_or(list_contains(flags, 'adopted')), false),
                coalesce(bool_or(list_contains(flags, 'lossy-source')), false),
-               coalesce(bool_or(list_has_any(flags, ['changed-backbone', 'changed-settings'])), false),
-               any_value(r.backbone)
-        from picture m left join recipe r using (recipe_id) {where} group by part, m.method""")[1]  # fmt: skip
-    flags = {(part, method): (adopted, lossy, untidy) for part, method, adopted, lossy, untidy, _ in found}
-    backbones = {(part, method): backbone for part, method, *_, backbone in found}
-    uses = {m.label: m.backbone for m in suite.methods}
+               coalesce(bool_or(list_has_any(flags, ['changed-backbone', 'changed-settings'])), false)
+        from picture m {where} group by part, m.method""")[1]  # fmt: skip
+    flags = {(part, method): (adopted, lossy, untidy) for part, method, adopted, lossy, untidy in found}
+    together = company(store, suite)
     made = []
     for b in boards(store, suite):
         values = _prompts(store, suite, b)
         groups: dict[str, list[Line]] = {}
         for line in b.lines:
-            backbone = backbones[b.part, line.method] or uses.get(line.method)
-            groups.setdefault(NO_BACKBONE if line.control else backbone or NO_BACKBONE, []).append(line)
+            groups.setdefault(together.backbones[b.part, line.method], []).append(line)
         for backbone in sorted(groups, key=lambda g: (g == NO_BACKBONE, g != suite.backbone, g)):
             lines = groups[backbone]
-            spots = {c.label: _spots(b, c, lines, values.get(c.label, {})) for c in b.columns}
+            families = {c.label: together.section(c.label, backbone) for c in b.columns}
+            spots = {c.label: _spots(b, c, lines, values.get(c.label, {}), families[c.label]) for c in b.columns}
             of = {line.method: {k: s[line.method] for k, s in spots.items() if line.method in s} for line in lines}
             rows = tuple(Row(line, *flags[b.part, line.method], of[line.method]) for line in lines)
-            made.append(Section(b.part, backbone, b.columns, rows))
+            made.append(Section(b.part, backbone, b.columns, rows, _primary(together, backbone)))
     return made
+
+
+def _primary(together: Company, backbone: str) -> Family:
+    return together.section(next(iter(together.first), ""), backbone)
 
 
 def _prompts(store: Store, suite: Suite, b: Board) -> dict[str, dict[str, dict[str, float]]]:
@@ -226,43 +227,32 @@ def _prompts(store: Store, suite: Suite, b: Board) -> dict[str, dict[str, dict[s
 
 
 def _spots(
-    b: Board, column: Column, lines: Sequence[Line], values: Mapping[str, Mapping[str, float]]
+    b: Board, column: Column, lines: Sequence[Line], values: Mapping[str, Mapping[str, float]], family: Family
 ) -> dict[str, Spot]:
     """The numbers of a column in one section: method -> number."""
     cells = {line.method: b.cells.get((line.method, column.label)) for line in lines}
-    best = Board(b.part, tuple(lines), (column,), b.cells).best(column)
-    places = _places(column, lines, cells, values)
-    samples = {m: np.array(list(of.values()), dtype=np.float64) for m, of in values.items() if m in cells}
-    intervals = _intervals(samples)
+    places = _places(column, lines, cells, values, family)
+    samples = {m: list(of.values()) for m, of in values.items() if m in cells}
+    intervals = told(samples, column.range)
     spots = {}
     for line in lines:
         cell = cells[line.method]
         if cell is None or cell.value is None:
             continue
         low, high = intervals.get(line.method, (None, None))
-        group, ranks = places.get(line.method, ("", None))
-        ranked = not (line.control or line.optimises or cell.missing)
+        place = places.get(line.method)
         spots[line.method] = Spot(
-            cell.value, cell.n, cell.missing, len(samples.get(line.method, ())), low, high, group, ranks,
-            ranked and cell.value == best,
+            cell.value, cell.n, cell.missing, len(samples.get(line.method, ())), low, high,
+            place.group if place else "", (place.low, place.high) if place else None, bool(place and place.best),
         )  # fmt: skip
     return spots
 
 
-def _intervals(samples: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
-    """Method -> ends of the interval of its mean; methods with equally many prompts share the resamples."""
-    found: dict[str, tuple[float, float]] = {}
-    for n in sorted({len(sample) for sample in samples.values()} - {0, 1}):
-        names = [m for m, sample in samples.items() if len(sample) == n]
-        ends = bounds(np.array([samples[m] for m in names]))
-        found |= {m: (float(low), float(high)) for m, low, high in zip(names, *ends)}
-    return found
-
-
 def _places(
-    column: Column, lines: Sequence[Line], cells: Mapping[str, Any], values: Mapping[str, Mapping[str, float]]
-) -> dict[str, tuple[str, tuple[int, int]]]:
-    """Tie group and interval of the rank, of the methods that are ranked and complete."""
+    column: Column, lines: Sequence[Line], cells: Mapping[str, Any], values: Mapping[str, Mapping[str, float]],
+    family: Family,
+) -> dict[str, Ranked]:  # fmt: skip
+    """Letters and ranks of the methods that are ranked and complete; none where so few prompts could tell nothing."""
     sign = {"lower": -1.0, "higher": 1.0}.get(column.direction)
     ranked = [
         line.method for line in lines
@@ -271,8 +261,7 @@ def _places(
     ]  # fmt: skip
     if sign is None or len(ranked) < 2:
         return {}
-    prompts = [p for p in values[ranked[0]] if all(p in values[m] for m in ranked)]
-    if len(prompts) < 2:
+    if max(len(values[m]) for m in ranked) < family.least:
         return {}
-    table = {m: sign * np.array([values[m][p] for p in prompts], dtype=np.float64) for m in ranked}
-    return {r.method: (GROUPS[min(r.group, len(GROUPS)) - 1], (r.low, r.high)) for r in ranking(table)}
+    table = {m: {p: sign * v for p, v in values[m].items()} for m in ranked}
+    return {r.method: r for r in ranking(table, family)}

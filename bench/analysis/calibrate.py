@@ -120,7 +120,7 @@ def from_seeds(store: Store, suite: Suite, label: str) -> Calibration:
     if not others:
         raise UsageError(
             f"{suite.ref} has one seed, so its pictures do not tell how far a method is from itself: --seed 0 --seed 1 "
-            f"(another board), or `scrollbench calibrate --suite {suite.name} --method {label}`"
+            f"(another board), or `scrollbench calibrate {suite.command} --method {label}`"
         )
     base, notes = labelled(store, suite, label), list[str]()
     numbers = dict.fromkeys(m.name for m in measures(suite))
@@ -191,7 +191,10 @@ def _floors(found: Mapping[tuple[str, str], Mapping[str, Comparison]], notes: li
         told = {name: c.gain for name, c in comparisons.items() if c.gain is not None}
         gains = {name: g for name, g in told.items() if math.isfinite(g.low) and math.isfinite(g.high)}
         if not gains:
-            few = "the mean over one prompt has no interval; take two or more"
+            one = all(g.n < 2 for g in told.values())
+            few = "the mean over one prompt has no interval; take two or more" if one else (
+                "it hardly varies and has no range, so what it may lose cannot be told at this number of prompts"
+            )  # fmt: skip
             notes.append(f"{number}: {few if told else next(iter(comparisons.values())).note}")
             continue
         by = {name: max(abs(g.low), abs(g.high)) for name, g in gains.items()}

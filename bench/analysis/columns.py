@@ -1,18 +1,30 @@
-"""Columns of a suite's leaderboard: which rows they are, what they measure, what they cost."""
+"""Columns of a suite's leaderboard: which rows they are, what they measure, what they cost, what is tested together.
+
+What is compared together is said once (:func:`company`), for the board, ``compare``, ``reproduce``, gates and the
+leaderboard: every primary number of a suite (the first of each metric of its file, the same number under two names
+once), on each of its parts, for each two methods that a board ranks together: those of one backbone. Which of the
+numbers a command was asked for changes nothing.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, near
+from bench.stats.intervals import OPEN, Span
+from bench.stats.ranks import Family
+from bench.store.index import query
 from bench.store.index_rows import COST
-from bench.suites.tables import default_label
+from bench.suites.values import measure_name as measure_name
+from bench.suites.values import numbers
+from bench.suites.values import seen_by as seen_by
 
 if TYPE_CHECKING:
+    from bench.store import Store
     from bench.suites.suite import Suite
     from bench.suites.values import MetricUse
 
@@ -31,17 +43,8 @@ class Column:
     view: str | None = None
     reference: str | None = None
     seen: float | None = None  # share of the pixels that the view looked at
+    range: Span = OPEN  # of single values
     left_out: int = 0  # pictures that have this number in another way: by another source of the metric, other weights
-
-
-def network_name(ref: str | None) -> str | None:
-    """What records call an extractor: its name, or the name of its folder for ``ROLE@FOLDER``."""
-    return Path(ref.partition("@")[2]).name if ref and "@" in ref else ref
-
-
-def seen_by(use: MetricUse) -> dict[str, str | None]:
-    """How a metric of a suite looks: the columns ``extractor``, ``view``, ``reference`` of its rows."""
-    return {"extractor": network_name(use.extractor), "view": use.view, "reference": use.reference}
 
 
 def belongs(row: Mapping[str, Any], use: MetricUse) -> bool:
@@ -68,6 +71,11 @@ class Measure:
         """Whether it is one number of all pictures together."""
         return self.use is not None and self.use.metric.scope == "set"
 
+    @property
+    def range(self) -> Span:
+        """What its metric declares of single values."""
+        return self.use.metric.range if self.use is not None else OPEN
+
     def loss(self, value: float) -> float:
         """The number oriented so that less is better."""
         return {"higher": -value, "zero": abs(value), "one": abs(value - 1)}.get(self.direction, value)
@@ -79,7 +87,7 @@ def known(suite: Suite) -> dict[str, Measure]:
     others: dict[str, Measure] = {}
     for use in suite.metrics:
         first, *rest = use.metric.values.items()
-        label = first[0] if use.label == default_label(use.ref, None) else use.label
+        label = measure_name(use)
         firsts[label] = Measure(label, *first, use.metric.unit, use)
         others |= {name: Measure(name, name, way, use.metric.unit, use) for name, way in rest if name not in others}
     costs = {name: Measure(name, name, "lower", COST[name], None) for name in COMPARED}
@@ -111,5 +119,74 @@ def text(value: Any) -> str:
 
 def run_command(suite: Suite) -> str:
     """The command that makes a suite's pictures and numbers, for messages."""
-    tier = " --tier miniature" if suite.shrunk else ""
-    return f"`scrollbench run --suite {suite.name}{tier}`"
+    return f"`scrollbench run {suite.command}`"
+
+
+# -- what is tested together
+
+NO_BACKBONE = "no backbone"  # controls, and pictures made elsewhere
+
+
+@dataclass(frozen=True)
+class Company:
+    """Who stands on a suite's board, and how many numbers there are.
+
+    Attributes:
+        backbones: (part, method) -> what it runs on.
+        ranked: backbone -> its methods that are ranked: no controls, nothing that descends on a metric.
+        first: names of the primary numbers.
+        numbers, others: how many different primary numbers there are, and how many others a suite knows.
+        parts: of the suite.
+    """
+
+    backbones: Mapping[tuple[str, str], str]
+    ranked: Mapping[str, frozenset[str]]
+    first: frozenset[str]
+    numbers: int
+    others: int
+    parts: int
+
+    def section(self, number: str, backbone: str) -> Family:
+        """The family of a number on the board of a backbone; a number that is not primary counts with all there are."""
+        count = self.numbers if number in self.first else self.numbers + self.others
+        return Family(count, self.parts, max(2, len(self.ranked.get(backbone, ()))))
+
+    def pair(self, number: str, a: str, b: str) -> Family:
+        """The family of two methods: of their backbone, or of every ranked method where they do not share one."""
+        for backbone, methods in self.ranked.items():
+            if {a, b} <= methods:
+                return self.section(number, backbone)
+        everyone = {a, b}.union(*self.ranked.values())
+        count = self.numbers if number in self.first else self.numbers + self.others
+        return Family(count, self.parts, max(2, len(everyone)))
+
+
+def company(store: Store, suite: Suite, asked: Iterable[Measure] = ()) -> Company:
+    """Read who stands together on a suite's board; ``asked`` are numbers that its file may not have.
+
+    Raises:
+        StoreError: there is no index.
+    """
+    rows = query(store, f"""
+        select part, m.method, bool_or(m.control), bool_or(len(coalesce(m.optimises, [])) > 0), any_value(r.backbone)
+        from member m left join recipe r using (recipe_id) where suite_digest = {text(suite.digest)}
+        group by part, m.method order by all""")[1]  # fmt: skip
+    uses: Mapping[str, str | None] = {}
+    if any(backbone is None and not control for _, _, control, _, backbone in rows):
+        with suppress(UsageError):  # no picture yet, and no such method here
+            uses = {m.label: m.backbone for m in suite.methods}
+    backbones = {
+        (part, method): NO_BACKBONE if control else backbone or uses.get(method) or NO_BACKBONE
+        for part, method, control, _, backbone in rows
+    }
+    ranked: dict[str, set[str]] = {}
+    for part, method, control, optimises, _ in rows:
+        if not (control or optimises):
+            ranked.setdefault(backbones[part, method], set()).add(method)
+    whole = suite.whole
+    first = {m.name for m in measures(whole)}
+    others = {*known(whole), *(m.name for m in asked)} - first
+    return Company(
+        backbones, {b: frozenset(methods) for b, methods in ranked.items()}, frozenset(first), numbers(whole.metrics),
+        len(others), len(suite.parts),
+    )  # fmt: skip

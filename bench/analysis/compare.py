@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.analysis.columns import Measure, measures
+from bench.analysis.columns import Measure, company, measures
 from bench.analysis.samplers import Side, Values, labelled, values
 from bench.analysis.set_rows import SetReader
 from bench.errors import ScrollBenchError
-from bench.stats.means import LEVEL, Array, Estimate, detectable, estimate, holm, paired
-from bench.stats.sets import Many, kernel_sums, one_by_one, set_difference
+from bench.stats.intervals import LEVEL, OPEN, Span, detectable, finite
+from bench.stats.means import Array, Estimate, estimate, paired
+from bench.stats.ranks import ALONE, Family, shown
+from bench.stats.sets import kernel_gains, kernel_sums, one_by_one, set_difference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from bench.store.features import Features
     from bench.suites.suite import Suite
 
-SWAPS_KERNEL, SWAPS_ANY, CHEAP = 1999, 99, 512  # swaps of set metrics; CHEAP: features this wide can be swapped at all
 KERNEL = ("kid", "kd-dino")  # values that kernel_sums computes
 
 
@@ -48,8 +49,13 @@ class Comparison:
         gain: the estimated gain of B over A, positive where B is better, in the number's unit. Where closest to 0
             or 1 is best it is what B comes closer. For numbers without a direction it is b - a.
         losses: gains prompt by prompt, the worst first; empty for sets.
-        adjusted: p by Holm over all comparisons of the report that have a direction.
-        detectable: the smallest true difference that this many prompts would show (one-sided 5 %, power 80 %).
+        family: what it is tested together with.
+        adjusted: p for the whole family.
+        detectable: the smallest true difference that this many prompts would show after that correction, with power
+            80 %.
+        span: what a single prompt's gain can be, as far as the number's range or the values here tell.
+        exact: nothing was left to chance, because all pictures are equal or a cost is the same on every prompt; the
+            interval has no width.
         unpaired: prompts that only one side has.
         missing: pictures without this number, of A and of B, that the suite wants.
         note: why there is no number.
@@ -61,7 +67,10 @@ class Comparison:
     b: float | None = None
     gain: Estimate | None = None
     losses: tuple[PromptGain, ...] = ()
+    family: Family = ALONE
     adjusted: float | None = None
+    span: Span = OPEN
+    exact: bool = False
     detectable: float | None = None
     unpaired: int = 0
     missing: tuple[int, int] = (0, 0)
@@ -72,7 +81,7 @@ class Comparison:
         """``better``, ``worse``, ``differs``, ``not shown``, or a dash where there is nothing to compare."""
         if self.gain is None or self.adjusted is None:
             return "–"
-        if self.adjusted > 1 - LEVEL:
+        if not shown(self.adjusted):
             return "not shown"
         if self.measure.direction == "none":
             return "differs"
@@ -115,24 +124,25 @@ def compare(
     one = labelled(store, suite, a) if isinstance(a, str) else a
     two = labelled(store, suite, b) if isinstance(b, str) else b
     wanted = measures(suite, metrics)
-    numbers = read(one, wanted), read(two, wanted)
+    numbers = values(one, wanted), values(two, wanted)
+    together = company(store, suite, wanted)
+    both = [(one.cells[k], two.cells[k]) for k in one.cells if k in two.cells]
+    equal = sum(x.image_id is not None and x.image_id == y.image_id for x, y in both)
+    cells = sum(len(p.prompts.prompts) for p in suite.parts) * len(suite.seeds)
     found: list[Comparison] = []
     caches: dict[Path, Features] = {}
     for measure in wanted:
         for part in suite.parts:
-            if measure.of_set:
-                found.append(_sets(suite, measure, part.name, one, two, caches))
-            else:
-                found.append(_images(suite, measure, part.name, one, two, numbers))
-    tested = [c for c in found if c.gain is not None]
-    adjusted = dict(zip(map(id, tested), holm([c.gain.p for c in tested if c.gain])))
-    both = [(one.cells[k], two.cells[k]) for k in one.cells if k in two.cells]
+            family = together.pair(measure.name, one.name, two.name)
+            base = Comparison(part.name, measure, family=family, exact=equal == cells)
+            c = _sets(suite, base, one, two, caches) if measure.of_set else _images(suite, base, one, two, numbers)
+            found.append(_corrected(c))
     return Report(
         one, two,
-        tuple(replace(c, adjusted=adjusted.get(id(c))) for c in found),
-        sum(len(p.prompts.prompts) for p in suite.parts) * len(suite.seeds),
+        tuple(found),
+        cells,
         (_made(one), _made(two)),
-        sum(x.image_id is not None and x.image_id == y.image_id for x, y in both),
+        equal,
     )  # fmt: skip
 
 
@@ -140,29 +150,60 @@ def _made(side: Side) -> int:
     return sum(c.image_id is not None for c in side.cells.values())
 
 
-def _images(suite: Suite, measure: Measure, part: str, a: Side, b: Side, numbers: tuple[Values, Values]) -> Comparison:
+def _corrected(c: Comparison) -> Comparison:
+    """With the p of the whole family, and what so many prompts would show after its correction."""
+    if c.gain is None:
+        return c
+    level = 1 - (1 - LEVEL) / (2 * c.family.tests)
+    least = detectable(c.gain.se * np.sqrt(c.gain.n), c.gain.n, level) if c.gain.n > 1 else None
+    return replace(c, adjusted=c.family.corrected(c.gain.p), detectable=least)
+
+
+def _images(suite: Suite, base: Comparison, a: Side, b: Side, numbers: tuple[Values, Values]) -> Comparison:
+    measure, part = base.measure, base.part
     (place,) = [p for p in suite.parts if p.name == part]
     wanted = [(part, q.id, seed) for q in place.prompts.prompts for seed in suite.seeds]
     sides = [n[measure.name] for n in numbers]
     missing = tuple(sum(key not in n for key in wanted) for n in sides)
     plain, lossy = ([_by_prompt(n, part, len(suite.seeds), of) for n in sides] for of in (float, measure.loss))
     common, growth = paired(*lossy)
-    base = Comparison(
-        part, measure, missing=(missing[0], missing[1]), unpaired=len(set(lossy[0]) ^ set(lossy[1])),
+    base = replace(
+        base, missing=(missing[0], missing[1]), unpaired=len(set(lossy[0]) ^ set(lossy[1])),
         note="" if common else "not scored" if any(missing) else "undefined on every prompt",
     )  # fmt: skip
     if not common:
         return base
     sign = 1.0 if measure.direction == "none" else -1.0
     gains = dict(zip(common, map(float, sign * growth)))
-    gain = estimate(sign * growth)
+    span = _span(measure, [float(lossy[0][p]) for p in common], float(np.abs(growth).max()))
+    gain = estimate(sign * growth, swaps=base.family.swaps, span=span)
+    exact = base.exact or (measure.use is None and bool((growth == growth[0]).all()))
+    if exact:
+        gain = replace(gain, low=gain.value, high=gain.value)
     ordered = sorted(common, key=lambda p: (gains[p], p))
     losses = [
         PromptGain(p, plain[0][p], plain[1][p], gains[p], a.picture(part, p), b.picture(part, p)) for p in ordered
     ]
     means = [float(np.mean([n[p] for p in common])) for n in plain]
-    least = detectable(gain.se * np.sqrt(gain.n), gain.n) if gain.n > 1 else None
-    return replace(base, a=means[0], b=means[1], gain=gain, losses=tuple(losses), detectable=least)
+    return replace(base, a=means[0], b=means[1], gain=gain, losses=tuple(losses), span=span, exact=exact)
+
+
+def _span(measure: Measure, losses: Sequence[float], largest: float) -> Span:
+    """What one prompt's gain can be: the width of the number's range.
+
+    Where that is open, the distance between A's best and worst prompt stands in, or the ``largest`` gain seen where
+    that is more: a prompt that breaks is taken to lose no more. Where A is the same on every prompt nothing is known.
+    """
+    least, most = measure.range
+    if least is not None and most is not None:
+        ends = [measure.loss(least), measure.loss(most)]
+        if measure.direction in ("zero", "one"):
+            ends.append(0.0)
+        reach = max(ends) - min(ends)
+    else:
+        reach = max(losses) - min(losses)
+        reach = max(reach, largest) if reach else 0.0
+    return (-reach, reach) if reach > 0 else OPEN
 
 
 def _by_prompt(
@@ -180,10 +221,10 @@ def _by_prompt(
 # -- distances between sets
 
 
-def _sets(suite: Suite, measure: Measure, part: str, a: Side, b: Side, caches: dict[Path, Features]) -> Comparison:
+def _sets(suite: Suite, base: Comparison, a: Side, b: Side, caches: dict[Path, Features]) -> Comparison:
+    measure, part = base.measure, base.part
     (place,) = [p for p in suite.parts if p.name == part]
     asked = len(place.prompts.prompts)
-    base = Comparison(part, measure)
     try:
         readers = [SetReader(suite, side, measure, caches) for side in (a, b)]
         rows = readers[0].prompts(part), readers[1].prompts(part)
@@ -199,16 +240,19 @@ def _sets(suite: Suite, measure: Measure, part: str, a: Side, b: Side, caches: d
     sides = [[side[p] for p in common] for side in rows]
     statistic = partial(_statistic, measure, beside)
     both = [float(statistic(np.concatenate(side))) for side in sides]
-    many, swaps = _many(measure, sides[0] + sides[1], beside)
+    groups = sides[0] + sides[1]
+    if measure.value in KERNEL:
+        many, parts = kernel_sums(groups, beside[0]), kernel_gains(groups, beside[0])
+    else:
+        many, parts = one_by_one(groups, statistic), None
     try:
-        loss = set_difference(many, len(common), swaps=swaps)
+        loss = set_difference(many, len(common), gains=parts, swaps=base.family.swaps)
     except ScrollBenchError as error:  # with some prompts left out there is no set any more
         return replace(base, note=str(error))
     sign = 1.0 if measure.direction in ("higher", "none") else -1.0
     low, high = sorted((sign * loss.low, sign * loss.high))
     gain = replace(loss, value=sign * (both[1] - both[0]), low=low, high=high)
-    least = detectable(gain.se * np.sqrt(gain.n), gain.n)
-    return replace(base, a=both[0], b=both[1], gain=gain, detectable=least)
+    return replace(base, a=both[0], b=both[1], gain=gain)
 
 
 def _statistic(measure: Measure, beside: Sequence[Array], rows: Array) -> float:
@@ -216,30 +260,36 @@ def _statistic(measure: Measure, beside: Sequence[Array], rows: Array) -> float:
     return float(measure.use.metric.fn(rows, *beside, **measure.use.params)[measure.value])
 
 
-def _many(measure: Measure, groups: Sequence[Array], beside: Sequence[Array]) -> tuple[Many, int]:
-    """How to compute the number for many choices of prompts, and how many swaps that allows."""
-    if measure.value in KERNEL:
-        return kernel_sums(groups, beside[0]), SWAPS_KERNEL
-    cheap = groups[0].shape[1] <= CHEAP
-    return one_by_one(groups, partial(_statistic, measure, beside)), SWAPS_ANY if cheap else 0
-
-
 # -- as plain data
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
-    """A line for each comparison, for a table. p is Holm's; ``detects`` the smallest difference that would show."""
+    """A line for each comparison, for a table; ``corrected`` is p for all that is tested together, ``detects`` the
+    smallest difference that would show."""
     several = len({c.part for c in report.comparisons}) > 1
+    old, new = names(report)
     return [
         {
             **({"part": c.part} if several else {}), "metric": c.measure.name,
             "better": {"none": "", "zero": "near 0", "one": "near 1"}.get(c.measure.direction, c.measure.direction),
-            "a": c.a, "b": c.b, "gain": c.gain and c.gain.value, "low": c.gain and c.gain.low,
-            "high": c.gain and c.gain.high, "p": c.adjusted, "detects": c.detectable,
-            "n": c.gain.n if c.gain else 0, "b is": c.said,
+            old: c.a, new: c.b, **_gain(c), "p": c.gain and c.gain.p, "corrected": c.adjusted,
+            "detects": next(iter(finite(c.detectable))), "n": c.gain.n if c.gain else 0,
+            new + " is": c.said,
         }
         for c in report.comparisons
     ]  # fmt: skip
+
+
+def names(report: Report) -> tuple[str, str]:
+    """What the columns of both sides are called: their names, or a and b where these would be taken for others."""
+    both = report.a.name, report.b.name
+    taken = {"part", "metric", "better", "gain", "low", "high", "p", "corrected", "detects", "n"}
+    return ("a", "b") if both[0] == both[1] or taken & {*both} else both
+
+
+def _gain(c: Comparison) -> dict[str, float | None]:
+    ends = finite(c.gain.value, c.gain.low, c.gain.high) if c.gain else (None, None, None)
+    return dict(zip(("gain", "low", "high"), ends))
 
 
 def plain(report: Report, worst: int = 3) -> dict[str, Any]:
@@ -248,12 +298,14 @@ def plain(report: Report, worst: int = 3) -> dict[str, Any]:
     for c in report.comparisons:
         gain = None
         if c.gain:
-            gain = {"value": c.gain.value, "low": c.gain.low, "high": c.gain.high, "se": c.gain.se, "p": c.gain.p,
-                    "p_holm": c.adjusted, "n": c.gain.n}  # fmt: skip
+            value, low, high, se = finite(c.gain.value, c.gain.low, c.gain.high, c.gain.se)
+            gain = {"value": value, "low": low, "high": high, "se": se, "p": c.gain.p, "p_corrected": c.adjusted,
+                    "tests": c.family.tests, "n": c.gain.n}  # fmt: skip
         comparisons.append({
             "part": c.part, "metric": c.measure.name, "value": c.measure.value, "direction": c.measure.direction,
             "unit": c.measure.unit, "of_set": c.measure.of_set, "a": c.a, "b": c.b, "gain": gain, "said": c.said,
-            "detectable": c.detectable, "unpaired": c.unpaired, "missing": list(c.missing), "note": c.note,
+            "detectable": next(iter(finite(c.detectable))),
+            "unpaired": c.unpaired, "missing": list(c.missing), "note": c.note,
             "worst": [vars(p) for p in c.losses[:worst]],
         })  # fmt: skip
     sides = {

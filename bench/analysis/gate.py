@@ -4,16 +4,20 @@ Non-inferiority turns the burden of proof round: "no difference shown" is not "n
 margin m, and the gain D of the candidate over the baseline (positive is better),
 
     pass          the lower end of the one-sided 95 % interval of D is at least -m
-    regressed     the upper end of the one-sided 95 % interval is below -m
+    regressed     the upper end is below -m, at 5 % shared by all numbers of the gate
     inconclusive  neither: too few prompts, and how many would do
 
 All numbers must pass, so a candidate that is beyond the margin in any of them passes at most one time in twenty,
-however many numbers there are (intersection-union test: Berger, Technometrics 1982). A false alarm is rarer still: a
-harmless candidate is a whole margin away from it.
+however many numbers there are (intersection-union test: Berger, Technometrics 1982). Of candidates that lie on every
+margin, one in twenty is called regressed, because alarms share their error (Bonferroni).
+
+Means say little of what is rare. So pictures that show nothing are counted by themselves
+(:func:`bench.analysis.samplers.degenerate`), and a gate says which share of broken prompts so few may not show.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +26,13 @@ from typing import TYPE_CHECKING
 from bench.analysis.columns import measures, text
 from bench.analysis.compare import Comparison, Report, compare
 from bench.analysis.pin import Pin, margins_in
-from bench.analysis.samplers import Side, labelled, pinned, standing_protocol
+from bench.analysis.samplers import Degenerate, Side, degenerate, labelled, pinned, standing_protocol
 from bench.errors import Exit, UsageError
 from bench.pipeline.executors.crew import LOCAL, Crew
 from bench.pipeline.plan import make_plan, recipe_record, sampler_digest
 from bench.pipeline.run import Results, run
 from bench.reading import read_toml
-from bench.stats.means import bounds, prompts_to_decide
+from bench.stats.intervals import LEVEL, bounds, prompts_to_decide, unseen, untold
 from bench.stats.sets import BLOCKS
 from bench.store.index import query
 from bench.store.tables import MATCH, mean
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
     from bench.store import Store
     from bench.suites.suite import Suite
 
-ONE_SIDED = 0.90  # two-sided level whose ends are one-sided 95 % bounds
 EXIT = {
     "pass": Exit.DONE, "regressed": Exit.FAILED, "inconclusive": Exit.UNDECIDED, "incomplete": Exit.INCOMPLETE,
 }  # fmt: skip
@@ -62,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One number's verdict: ``low`` and ``high`` are one-sided 95 % bounds of the gain."""
+    """One number's verdict: ``low`` and ``high`` are one-sided 95 % bounds of the gain, infinite where none is told."""
 
     comparison: Comparison
     margin: float
@@ -88,11 +91,12 @@ class GateResult:
     checks: tuple[Judgement, ...]
     speed: Speed | None
     notes: tuple[str, ...]
+    empty: Degenerate | None = None  # pictures that show nothing
 
     @property
     def verdict(self) -> str:
         """The whole gate's: incomplete, else regressed, else inconclusive, else pass."""
-        found = {c.verdict for c in self.checks} | ({self.speed.verdict} if self.speed else set())
+        found = {c.verdict for c in (*self.checks, self.speed, self.empty) if c is not None}
         return next(v for v in ("incomplete", "regressed", "inconclusive", "pass") if v in found)
 
     @property
@@ -140,8 +144,11 @@ def gate(
         notes.append("baseline and candidate are the same sampler: nothing is tested here")
     elif report.equal == report.cells:
         notes.append("all pictures are equal, pixel by pixel: the change does nothing on this suite")
-    checks = tuple(_check(report, c, margins[c.measure.name], worst) for c in report.comparisons)
-    return GateResult(suite.ref, suite.digest, report, checks, speed, tuple(notes))
+    alarm = 1 - (1 - LEVEL) / max(1, len(report.comparisons))
+    checks = tuple(_check(report, c, margins[c.measure.name], worst, alarm) for c in report.comparisons)
+    prompts = min(len(part.prompts.prompts) for part in suite.parts)
+    notes.append(f"{prompts} prompts: what befalls up to {unseen(prompts):.0%} of prompts may not show on these (95 %)")
+    return GateResult(suite.ref, suite.digest, report, checks, speed, tuple(notes), degenerate(one, two, worst))
 
 
 def prepare(
@@ -177,14 +184,14 @@ def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:
         found = {} if suite.shrunk else dict(suite.spec.gate.margins)  # a full suite's are not for stand-ins
     if not found:
         raise UsageError(
-            f"{file or suite.file}: no margins under [gate.margins]. `scrollbench calibrate --suite {suite.name} "
+            f"{file or suite.file}: no margins under [gate.margins]. `scrollbench calibrate {suite.command} "
             f"--method M --write margins.toml` measures the noise and proposes them, --own-seeds takes them from "
             f"the baseline's pictures of several seeds; suite miniature-gate has some"
         )
     return found
 
 
-def _check(report: Report, c: Comparison, margin: float, worst: int) -> Judgement:
+def _check(report: Report, c: Comparison, margin: float, worst: int, alarm: float) -> Judgement:
     name, (old, new) = c.measure.name, c.missing
     if c.gain is None or old or new:
         why = f"{old} pictures of the baseline and {new} of the candidate have no number" if old or new else c.note
@@ -192,35 +199,52 @@ def _check(report: Report, c: Comparison, margin: float, worst: int) -> Judgemen
             c, margin, "incomplete", None, None, f"{name}: {why}" + (f" ({c.note})" if c.note and old else "")
         )
     low, high = one_sided(c)
+    far = one_sided(c, alarm)[1]  # for alarms, which share their error
     unit = f" {c.measure.unit}" if c.measure.unit else ""
     if low >= -margin and not c.unpaired:
         return Judgement(c, margin, "pass", low, high, f"{name}: no loss beyond {margin:g}{unit} (at worst {-low:.3g})")
     places = _places(report, c, worst)
-    if high < -margin:
-        said = f"{name} lost {-c.gain.value:.4g}{unit}, at least {-high:.4g}; the margin is {margin:g}"
+    if far < -margin:
+        said = f"{name} lost {-c.gain.value:.4g}{unit}, at least {-far:.4g}; the margin is {margin:g}"
         return Judgement(c, margin, "regressed", low, high, said, places)
     if c.unpaired:
         said = f"{name} is defined on one side only for {c.unpaired} prompts, so that the rest decides nothing"
         return Judgement(c, margin, "inconclusive", low, high, said, places)
-    more = prompts_to_decide(c.gain.value + margin, c.gain.se * c.gain.n**0.5)
-    needed = f"about {more} prompts would decide" if more else "it lies on the margin"
     said = f"{name}: gain {c.gain.value:.4g} in [{low:.4g}, {high:.4g}], margin {margin:g}{unit}, {c.gain.n} prompts"
-    return Judgement(c, margin, "inconclusive", low, high, f"{said}; {needed}", places)
+    return Judgement(c, margin, "inconclusive", low, high, f"{said}; {_needed(c, margin, low, far)}", places)
 
 
-def one_sided(c: Comparison) -> tuple[float, float]:
-    """One-sided 95 % bounds of a gain: over prompts :func:`bench.stats.means.bounds`, of sets jackknife and Student's
-    t."""
+def _needed(c: Comparison, margin: float, low: float, far: float) -> str:
+    """How many prompts would decide, by the interval that does not decide yet."""
+    assert c.gain is not None
+    distance = c.gain.value + margin  # inside the margin where positive
+    half = c.gain.value - low if distance > 0 else far - c.gain.value
+    more = prompts_to_decide(c.gain.n, half, distance)
+    if more is not None:
+        return f"about {more} prompts would decide"
+    if not distance:
+        return "it lies on the margin"
+    return f"too few of {c.gain.n} prompts differ to tell: cannot be told at this n"
+
+
+def one_sided(c: Comparison, level: float = LEVEL) -> tuple[float, float]:
+    """One-sided bounds of a gain: over prompts :func:`bench.stats.intervals.bounds`, of sets jackknife and Student's t.
+
+    Both are the gain itself where it is exact. Fewer than ten prompts with a long tail on a side tell nothing there.
+    """
     from scipy.special import stdtrit
 
     assert c.gain is not None
-    if c.measure.of_set:
-        half = float(stdtrit(min(BLOCKS, c.gain.n) - 1, (1 + ONE_SIDED) / 2)) * c.gain.se
+    if c.measure.of_set and not c.exact:
+        half = float(stdtrit(min(BLOCKS, c.gain.n) - 1, level)) * c.gain.se
         return c.gain.value - half, c.gain.value + half
     import numpy as np
 
-    low, high = bounds(np.array([p.gain for p in c.losses]), ONE_SIDED)
-    return float(low), float(high)
+    gains = np.array([p.gain for p in c.losses])
+    if c.exact:
+        return c.gain.value, c.gain.value
+    low, high = bounds(gains, 2 * level - 1, span=c.span)
+    return (-math.inf if untold(gains, -1) else float(low)), (math.inf if untold(gains, 1) else float(high))
 
 
 def _places(report: Report, c: Comparison, worst: int) -> tuple[Place, ...]:

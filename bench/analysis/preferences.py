@@ -132,7 +132,7 @@ def _shots(store: Store, suite: Suite, measure: Measure) -> list[Shot]:
         select o.part, o.prompt_id, r.prompt, r.negative, r.width, r.height, o.method, o.seed, o.image_id, o.value,
                p.extractor, p.view, p.reference, p.params
         from observation o join recipe r using (recipe_id) join protocol p using (protocol)
-        where o.suite_digest = {text(suite.digest)} and o.tier = {text(suite.tier)} and o.name = {text(measure.value)}
+        where o.suite_digest = {text(suite.digest)} and o.tier = {text(suite.tier)} and o.metric = {text(measure.value)}
               and p.metric = {text(measure.use.metric.name)} and o.method in ({labels}) and o.value is not null
         order by o.part, o.prompt_id, o.method, o.seed""",
     )

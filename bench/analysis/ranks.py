@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.analysis.claims import AVERAGE, Block, Table
 from bench.errors import UsageError, near
-from bench.stats.means import average_rank
+from bench.stats.ranks import average_rank
 
 if TYPE_CHECKING:
     import pandas as pd

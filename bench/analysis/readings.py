@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.analysis.claims import Table
-from bench.analysis.columns import SHOWN, belongs, run_command, text
+from bench.analysis.columns import SHOWN, Company, belongs, company, measure_name, run_command, text
 from bench.pipeline.plan import make_plan
-from bench.stats.means import bounds
+from bench.stats.intervals import OPEN, Span, bounds
 from bench.store.index import NAME, query
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ class Readings:
 
     def _pairs(self, where: str, protocol: str, name: str) -> dict[str, dict[str, float]]:
         sql = f"select method, prompt_id, value from pairs {where} "
-        sql += f"and protocol = {text(protocol)} and metric = {text(name)}"
+        sql += (
+            f"and protocol = {text(protocol)} and metric = {text(name)} order by prompt_id"  # swaps go by their order
+        )
         found: dict[str, dict[str, float]] = {}
         for method, prompt, value in query(self.store, sql)[1]:
             found.setdefault(method, {})[prompt] = value
@@ -85,7 +87,9 @@ class Readings:
         scale = self.scale(column)
         values = {row["method"]: row for row in rows if row["value"] is not None}
         mine = {method: {prompt: scale * v for prompt, v in pairs.get(method, {}).items()} for method in values}
-        bounds = dict(zip(mine, intervals([list(sample.values()) for sample in mine.values()])))
+        ends = tuple(None if end is None else scale * end for end in self._range(column))
+        span = (ends[0], ends[1]) if scale > 0 else (ends[1], ends[0])
+        bounds = dict(zip(mine, intervals([list(sample.values()) for sample in mine.values()], span)))
         for method, row in values.items():
             self.prompts[column, method] = mine[method]
             self.means[column, method] = Measured(
@@ -104,6 +108,23 @@ class Readings:
             return False
         name = name or next(iter(use.metric.values))
         return (row["value_name"], row["metric"]) == (name, use.metric.name) and belongs(row, use)
+
+    def _range(self, column: str) -> Span:
+        label = column.partition("/")[0]
+        return next((m.metric.range for m in self.suite.metrics if m.label == label), OPEN)
+
+    def number(self, column: str) -> str:
+        """What comparisons call the number of a column."""
+        label, _, value = column.partition("/")
+        use = next((m for m in self.suite.metrics if m.label == label), None)
+        if use is None or value not in ("", next(iter(use.metric.values))):
+            return value or label
+        return measure_name(use)
+
+    @cached_property
+    def company(self) -> Company:
+        """Who is compared with whom, and how many numbers there are."""
+        return company(self.store, self.suite)
 
     def scale(self, column: str) -> float:
         """The factor of the metric that a column stands for."""
@@ -131,16 +152,16 @@ class Readings:
         return {b.label: f"weights missing: {b.reason}" for b in make_plan(self.suite, self.store).blocked}
 
 
-def intervals(samples: Sequence[Sequence[float]]) -> list[Interval | None]:
-    """The 95 % interval of each mean over prompts (:func:`bench.stats.means.bounds`); None for fewer than six
-    prompts."""
+def intervals(samples: Sequence[Sequence[float]], span: Span = OPEN) -> list[Interval | None]:
+    """The 95 % interval of each mean over prompts (:func:`bench.stats.intervals.bounds`); None for fewer than six
+    prompts, and where too few of them differ to tell."""
     found: list[Interval | None] = [None] * len(samples)
     sizes: dict[int, list[int]] = {}
     for i, sample in enumerate(samples):
         sizes.setdefault(len(sample), []).append(i)
     for size, which in sizes.items():  # one set of resamples serves all of a size
         if size >= ENOUGH:
-            low, high = bounds(np.array([samples[i] for i in which], dtype=np.float64))
+            low, high = bounds(np.array([samples[i] for i in which], dtype=np.float64), span=span)
             for i, a, b in zip(which, low, high):
-                found[i] = (float(a), float(b))
+                found[i] = (float(a), float(b)) if np.isfinite([a, b]).all() else None
     return found

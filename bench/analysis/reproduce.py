@@ -3,7 +3,8 @@
 Numbers are measured by the suite's own columns and never taken from another suite, tier or protocol. Two kinds of
 claims get a verdict: that a method has a value, and that one method is better than another on a metric. A verdict is
 about this suite's protocol; where that differs from the paper's is listed beside it (:attr:`Table.differs`). Intervals
-are of 95 % over prompts, each for itself: of many undecided pairs one in twenty looks decided by chance.
+are of 95 % over prompts, each for itself. An order is decided by the test that the board and ``compare`` make,
+corrected for all that they compare (:func:`bench.analysis.columns.company`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from bench.analysis.claims import Block, Claim, Order, Table
 from bench.analysis.compare import compare
 from bench.analysis.readings import ENOUGH, Interval, Measured, Readings, intervals
 from bench.errors import ScrollBenchError, UsageError
-from bench.stats.means import paired
+from bench.stats.means import paired, swap_test
+from bench.stats.ranks import shown
 from bench.suites.protocols import load_protocol
 
 if TYPE_CHECKING:
@@ -49,7 +51,10 @@ class ValueRow:
 
 @dataclass(frozen=True)
 class OrderRow:
-    """One claim of order; ``gain`` is how much better the better method was measured, in the paper's unit."""
+    """One claim of order; ``gain`` is how much better the better method was measured, in the paper's unit.
+
+    ``p`` is the swap test's, ``corrected`` for all that is compared together.
+    """
 
     order: Order
     column: str
@@ -57,6 +62,8 @@ class OrderRow:
     interval: Interval | None
     prompts: int
     verdict: Verdict
+    p: float | None = None
+    corrected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,9 +206,21 @@ def _orders(readings: Readings, orders: Sequence[Order], column: str) -> list[Or
         elif not any(readings.prompts[key] for key in pair):
             rows.append(_set_order(readings, order, column))
         else:
-            verdict = order_verdict(bounds, len(mine), readings.suite.tier)
-            rows.append(OrderRow(order, column, float(np.mean(mine)) if mine else None, bounds, len(mine), verdict))
+            rows.append(_image_order(readings, order, column, mine, bounds))
     return rows
+
+
+def _image_order(
+    readings: Readings, order: Order, column: str, gains: Sequence[float], bounds: Interval | None
+) -> OrderRow:
+    """A claim of order on numbers of single pictures."""
+    gain = float(np.mean(gains)) if gains else None
+    methods = readings.label(order.better), readings.label(order.worse)
+    family = readings.company.pair(readings.number(column), *methods)
+    p = swap_test(np.array(gains, dtype=np.float64), family.swaps) if gains else None
+    corrected = family.corrected(p) if p is not None else None
+    verdict = order_verdict(gain, corrected, len(gains), readings.suite.tier)
+    return OrderRow(order, column, gain, bounds, len(gains), verdict, p, corrected)
 
 
 def _set_order(readings: Readings, order: Order, column: str) -> OrderRow:
@@ -217,8 +236,8 @@ def _set_order(readings: Readings, order: Order, column: str) -> OrderRow:
         return OrderRow(order, column, None, None, 0, Verdict(OPEN, mine.note))
     scale, gain = readings.scale(column), mine.gain
     bounds = (scale * gain.low, scale * gain.high) if gain.n >= ENOUGH else None
-    verdict = order_verdict(bounds, gain.n, readings.suite.tier)
-    return OrderRow(order, column, scale * gain.value, bounds, gain.n, verdict)
+    verdict = order_verdict(gain.value, mine.adjusted, gain.n, readings.suite.tier)
+    return OrderRow(order, column, scale * gain.value, bounds, gain.n, verdict, gain.p, mine.adjusted)
 
 
 def _gains(readings: Readings, order: Order, column: str) -> list[float] | None:
@@ -231,16 +250,16 @@ def _gains(readings: Readings, order: Order, column: str) -> list[float] | None:
     return [float(d) if direction == "lower" else -float(d) for d in worse_minus_better]
 
 
-def order_verdict(bounds: Interval | None, prompts: int, tier: str) -> Verdict:
-    """Whether one method was measured better than another: by the interval of the paired differences over prompts."""
-    if bounds is None:
+def order_verdict(gain: float | None, corrected: float | None, prompts: int, tier: str) -> Verdict:
+    """Whether one method was measured better than another: by the corrected p of the paired differences."""
+    if gain is None or corrected is None or prompts < ENOUGH:
         return Verdict(OPEN, _no_interval(prompts))
     where = " on the miniature" if tier == "miniature" else ""
-    if bounds[0] > 0:
+    if not shown(corrected):
+        return Verdict(OPEN, f"sample too small: no difference shown over {prompts} prompts{where}, all tests counted")
+    if gain > 0:
         return Verdict(REPRODUCED, f"better over {prompts} prompts{where}")
-    if bounds[1] < 0:
-        return Verdict(REFUTED, f"worse over {prompts} prompts{where}")
-    return Verdict(OPEN, f"sample too small: the interval over {prompts} prompts{where} holds 0")
+    return Verdict(REFUTED, f"worse over {prompts} prompts{where}")
 
 
 def _agreement(rows: list[ValueRow], metric: str, column: str) -> Agreement:

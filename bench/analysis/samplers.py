@@ -90,11 +90,11 @@ def labelled(store: Store, suite: Suite, label: str) -> Side:
         raise UsageError(
             f"no pictures of {label!r} on suite {suite.ref} ({suite.digest[:8]}) in {store.root}; "
             f"{near(label, [row[0] for row in known])} "
-            f"`scrollbench run --suite {suite.name} --method {label}` makes them"
+            f"`scrollbench run {suite.command} --method {label}` makes them"
         )
     if len(found) > 1:
         raise IncompleteError(
-            f"the pictures of {label!r} are of {len(found)} versions of it; `scrollbench generate --suite {suite.name} "
+            f"the pictures of {label!r} are of {len(found)} versions of it; `scrollbench generate {suite.command} "
             f"--method {label}` makes them of one"
         )
     return Side(store, suite.digest, label, found[0], _cells(store, sql), sql)
@@ -189,3 +189,76 @@ def standing_protocol(side: Side, measure: Measure) -> dict[str, Any] | None:
     )
     found = [dict(zip(columns, row)) for row in rows]
     return next((p for p in found if belongs(p, use)), None)
+
+
+# -- pictures that show nothing
+
+NOTHING = ("nan", "black", "flat")  # flags of pictures
+TWICE = "equal to another prompt's"
+
+Cell = tuple[str, str, int]  # part, prompt id, seed
+
+
+@dataclass(frozen=True)
+class Degenerate:
+    """How many pictures of each side show nothing; a candidate fails where its share is above the baseline's.
+
+    ``worst`` are the candidate's that the baseline has not: part, prompt, why, picture.
+    """
+
+    baseline: int
+    candidate: int
+    pictures: tuple[int, int]  # made, of each side
+    worst: tuple[tuple[str, str, str, str], ...]
+
+    @property
+    def verdict(self) -> str:
+        """``regressed`` or ``pass``."""
+        old, new = self.pictures
+        return "regressed" if self.candidate * max(1, old) > self.baseline * max(1, new) else "pass"
+
+    @property
+    def message(self) -> str:
+        """One sentence."""
+        old, new = self.pictures
+        said = (
+            f"{self.candidate} of {new} pictures show nothing (not finite, black, flat, or equal to another prompt's)"
+        )
+        return f"{said}; of the baseline's {self.baseline} of {old}"
+
+
+def degenerate(baseline: Side, candidate: Side, worst: int = 3) -> Degenerate:
+    """Count both sides' pictures that show nothing. Reads the leaderboard."""
+    old, new = (_found(side) for side in (baseline, candidate))
+    fresh = [cell for cell in new if cell not in old][:worst]
+    places = tuple(
+        (part, prompt, new[part, prompt, seed], _path(candidate, (part, prompt, seed))) for part, prompt, seed in fresh
+    )
+    made = [sum(c.image_id is not None for c in side.cells.values()) for side in (baseline, candidate)]
+    return Degenerate(len(old), len(new), (made[0], made[1]), places)
+
+
+def _path(side: Side, cell: Cell) -> str:
+    image_id = side.cells[cell].image_id
+    return str(side.store.image_path(image_id)) if image_id else ""
+
+
+def _found(side: Side) -> Mapping[Cell, str]:
+    """Cell -> why its picture shows nothing."""
+    if not side.cells:
+        return {}
+    flagged = query(side.store, f"""
+        with cell as ({side.sql})
+        select distinct c.part, c.prompt_id, c.seed, i.flags
+        from cell c join image i using (recipe_id)""")[1]  # fmt: skip
+    flags = {(part, prompt, seed): of or [] for part, prompt, seed, of in flagged}
+    prompts: dict[tuple[str, str], set[str]] = {}
+    for (part, prompt, _), shot in side.cells.items():
+        if shot.image_id is not None:
+            prompts.setdefault((part, shot.image_id), set()).add(prompt)
+    found = {}
+    for cell, shot in sorted(side.cells.items()):
+        nothing = [flag for flag in flags.get(cell, ()) if flag in NOTHING]
+        if shot.image_id is not None and (nothing or len(prompts[cell[0], shot.image_id]) > 1):
+            found[cell] = ", ".join(nothing) or TWICE
+    return found

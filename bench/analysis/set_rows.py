@@ -32,7 +32,7 @@ class SetReader:
         self.suite, self.side, self.measure = suite, side, measure
         self.protocol = standing_protocol(side, measure)
         if self.protocol is None:
-            raise StoreError(f"{measure.name} is not scored yet; `scrollbench score --suite {suite.name}` does it")
+            raise StoreError(f"{measure.name} is not scored yet; `scrollbench score {suite.command}` does it")
         fresh = (self.protocol["extractor"], self.protocol["extractor_digest"])
         folder = store.root / "features" / "-".join(fresh)
         self.cache = caches.setdefault(folder, caches.get(folder) or Features(folder.parent, *fresh))
@@ -76,7 +76,7 @@ class SetReader:
         """Raises: comparing reads what scoring has kept, and computes no features."""
         raise StoreError(
             f"features for {self.measure.name} are not in {self.cache.folder}; "
-            f"`scrollbench score --suite {self.suite.name}` computes them"
+            f"`scrollbench score {self.suite.command}` computes them"
         )
 
     def _stored(self, key: tuple[str, str]) -> Array:

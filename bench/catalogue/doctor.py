@@ -73,6 +73,12 @@ def suites() -> list[Finding]:
     return lines
 
 
+def worst_first(checks: list[Finding]) -> list[Finding]:
+    """What keeps the suite from running, then what is worth knowing, what nothing mends, and what is well."""
+    order = ("missing", "note", "unavailable", "ok")
+    return sorted(checks, key=lambda check: order.index(check.state))
+
+
 def ready(checks: list[Finding]) -> bool:
     """Whether nothing is missing."""
     return all(check.state != "missing" for check in checks)

@@ -105,7 +105,7 @@ def _published(table: Table, json: bool) -> None:
 
 
 def _heading(table: Table) -> None:
-    console.say(typer.style(f"{table.id}  {table.paper_title}, {table.title}", bold=True))
+    console.say(f"{table.id}  {table.paper_title}, {table.title}", bold=True)
     for source, via in table.sources.items():
         console.say(f"{bench.analysis.claims.VIA[via]}: {source}")
 
@@ -179,7 +179,8 @@ def _decided(row: OrderRow) -> str:
     o = row.order
     by = f"{bench.report.wording.number(row.gain or 0)} ({_interval(row.interval)})" if row.interval else ""
     claim = f"{o.better} better than {o.worse} on {o.metric} as {row.column}"
-    return f"{row.verdict.verdict}: {claim}: {row.verdict.why}, by {by}"
+    tests = f"; p {row.p:.2g}, corrected {row.corrected:.2g}" if row.p is not None and row.corrected is not None else ""
+    return f"{row.verdict.verdict}: {claim}: {row.verdict.why}, by {by}{tests}"
 
 
 def _undecided(rows: Sequence[OrderRow]) -> list[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json as jsonlib
+import re
 import shutil
+import textwrap
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,6 +18,7 @@ from typer.core import TyperGroup
 
 from bench.cli.reporter import Reporter
 from bench.errors import Exit, IncompleteError, PrerequisiteError, ScrollBenchError
+from bench.reading import visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -31,6 +35,18 @@ LEAVING: tuple[type[BaseException], ...] = (
     typer.Exit,
     *(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"),
 )
+NARROW = 8  # characters that a column keeps
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]\d+)?", re.ASCII)
+
+
+# The verbs by what they are for, in the order of the help; one that is not named here comes last.
+PANELS = {
+    "Run and read": ("run", "board", "report", "sql", "curves", "start"),
+    "Judge": ("compare", "gate", "reproduce", "calibrate", "calibrate-gsd", "votes", "preferences"),
+    "Your own": ("check", "adopt", "new", "measure", "prompts"),
+    "Look": ("doctor", "list", "show", "plan"),
+    "Step by step": ("generate", "score", "train", "weights", "world", "store"),
+}
 
 
 class _Group(TyperGroup):
@@ -38,6 +54,17 @@ class _Group(TyperGroup):
 
     Whatever else goes wrong is a fault of this project: its traceback is shown, and its code is no verdict's.
     """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        order = [name for names in PANELS.values() for name in names] if ctx.parent is None else []
+        return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        panel = next((title for title, names in PANELS.items() if cmd_name in names), None)
+        if command is not None and ctx.parent is None and panel:
+            command.rich_help_panel = panel  # type: ignore[attr-defined]
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -84,17 +111,18 @@ class App(typer.Typer):
 
 def note(text: str) -> None:
     """A sentence on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
 
 
-def say(text: str) -> None:
+def say(text: str, bold: bool = False) -> None:
     """A line of data on stdout."""
-    typer.echo(text)
+    typer.echo(typer.style(visible(text), bold=True) if bold else visible(text))
 
 
 def emit(data: Any) -> None:
     """JSON on stdout. What JSON does not know (dates, paths) is written as text."""
-    typer.echo(jsonlib.dumps(data, indent=1, ensure_ascii=False, default=str))
+    text = jsonlib.dumps(data, indent=1, ensure_ascii=False, default=str)
+    typer.echo(re.sub("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", lambda c: f"\\u{ord(c[0]):04x}", text))
 
 
 def width() -> int:
@@ -109,18 +137,28 @@ def show(board: Group) -> None:
     Console(width=width(), highlight=False).print(board)
 
 
-def records(rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str] | None = None) -> None:
-    """Rows as a table as wide as they are, or as JSON."""
+def records(
+    rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str] | None = None, room: int | None = None
+) -> None:
+    """Rows as a table, or as JSON. The table is as wide as they are, or broken into lines that fit ``room`` columns."""
     if json:
         emit([dict(row) for row in rows])
         return
     names = list(columns or dict.fromkeys(name for row in rows for name in row))
     lines = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    numeric = [all(isinstance(row.get(n), int | float | None) for row in rows) for n in names]
+    numeric = [all(_numeric(row.get(n)) for row in rows) for n in names]
     rooms = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    while room and sum(rooms) + 2 * (len(rooms) - 1) > room and max(rooms) > NARROW:
+        rooms[rooms.index(max(rooms))] -= 1
     for number, line in enumerate(lines):
-        cells = [c.rjust(room) if right else c.ljust(room) for c, room, right in zip(line, rooms, numeric)]
-        say(typer.style("  ".join(cells).rstrip(), bold=number == 0 or None))
+        broken = [textwrap.wrap(c, wide) or [""] for c, wide in zip(line, rooms)]
+        for part in zip_longest(*broken, fillvalue=""):
+            cells = [c.rjust(wide) if right else c.ljust(wide) for c, wide, right in zip(part, rooms, numeric)]
+            say("  ".join(cells).rstrip(), bold=number == 0)
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, int | float | None) or (isinstance(value, str) and bool(NUMBER.fullmatch(value)))
 
 
 def _cell(value: Any) -> str:
@@ -132,7 +170,7 @@ def _cell(value: Any) -> str:
         return ("; " if any(isinstance(v, Mapping) for v in value) else ", ").join(map(_cell, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_cell(v)}" for k, v in value.items())
-    return str(value)
+    return visible(str(value)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def result(values: Mapping[str, Any], json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,6 @@ from bench.cli.options import Json, Selection, selection
 from bench.cli.root import main
 from bench.errors import UsageError
 from bench.pipeline.executors.crew import Crew
-
-if TYPE_CHECKING:
-    from bench.analysis.compare import Report
 
 
 @main.verb("scrollbench compare direct multidiffusion --suite miniature --limit 4")
@@ -36,23 +33,10 @@ def compare(
     if json:
         console.emit(bench.analysis.compare.plain(report, worst))
         return
-    console.records(bench.analysis.compare.rows(report), False)
-    _say(report, worst)
-
-
-def _say(report: Report, worst: int) -> None:
-    made = ", ".join(f"{side.name}: {n}" for side, n in zip((report.a, report.b), report.made))
-    console.say(f"\npictures of {report.cells}: {made}; equal in both: {report.equal}")
-    console.say("gain: positive where b is better, with its 95 % interval; p after Holm; detects: the smallest true")
-    console.say("difference that so many prompts would show (one-sided 5 %, power 80 %)")
-    for c in report.comparisons:
-        if c.note:
-            console.say(f"{c.measure.name}: {c.note}")
-        if any(c.missing):
-            console.say(f"{c.measure.name}: missing on {c.missing[0]} pictures of a, {c.missing[1]} of b")
-        if c.said == "worse":
-            for p in c.losses[:worst]:
-                console.say(f"{c.measure.name} worst on {p.prompt_id}: {p.a:.4g} -> {p.b:.4g}: {p.picture_b}")
+    console.records(bench.report.compare.table(report), False)
+    console.say("")
+    for line in bench.report.compare.lines(report, worst):
+        console.say(line)
 
 
 @main.verb("scrollbench gate --baseline direct --candidate multidiffusion --limit 4 --run")

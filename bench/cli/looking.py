@@ -21,7 +21,14 @@ def doctor(chosen: Selection, json: Json = False, *, ctx: typer.Context) -> None
     checks = bench.examine(chosen.suite, chosen.store)
     if getattr(ctx.get_parameter_source("suite"), "name", "") == "DEFAULT":
         checks += bench.catalogue.doctor.suites()
-    console.records([vars(c) for c in checks], json)
+    if json:
+        console.records([vars(c) for c in checks], json)
+    else:
+        found = bench.catalogue.doctor.worst_first(checks)
+        shown = [{k: v for k, v in vars(c).items() if k != "fix"} for c in found]
+        console.records(shown, False, room=console.width())
+        for command in dict.fromkeys(c.fix for c in found if c.fix):  # unbroken, to be copied
+            console.say(f"\nto mend {', '.join(c.what for c in found if c.fix == command)}:\n    {command}")
     if not bench.catalogue.doctor.ready(checks):
         console.note(f"suite {chosen.suite.ref} cannot run here yet; see the rows marked missing")
         raise typer.Exit(Exit.PREREQUISITE)
@@ -36,7 +43,7 @@ def list_kind(
     json: Json = False,
 ) -> None:
     """List what there is of a kind."""
-    console.records(bench.listing(kind), json)
+    console.records(bench.listing(kind), json, room=console.width())
 
 
 @main.verb("scrollbench show multidiffusion")

@@ -6,6 +6,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from bench.reading import visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -53,7 +55,9 @@ class Reporter:
         done, total = self.counts.get(stage, (0, 0))
         self.counts[stage] = (done + n, total)
         if self.bars and stage in self.tasks:
-            fields: dict[str, Any] = {"note": note} if note else {}
+            from rich.markup import escape
+
+            fields: dict[str, Any] = {"note": escape(visible(note))} if note else {}
             self.bars.update(self.tasks[stage], advance=n, **fields)
 
     def finish(self, stage: str) -> None:

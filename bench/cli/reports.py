@@ -74,12 +74,12 @@ def curves(
 main.verb("scrollbench reproduce drspo:table1 --published-only")(reproduce)
 
 
-@main.verb('scrollbench sql "select method, metric, value from leaderboard"')
+@main.verb('scrollbench sql "select method, label, view, value, low, high from leaderboard"')
 def sql(
     statement: Annotated[str, typer.Argument(help="SQL for DuckDB; `show tables` lists tables and views.")],
     store: StoreAt = None,
     json: Json = False,
 ) -> None:
-    """Ask the leaderboard something. It is opened read-only."""
-    columns, rows = bench.query(opened(store), statement)
+    """Ask the leaderboard something. Nothing else can be read or written."""
+    columns, rows = bench.query(opened(store), statement, locked=True)
     console.records([dict(zip(columns, row)) for row in rows], json, columns)

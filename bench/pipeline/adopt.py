@@ -22,7 +22,7 @@ from bench.pipeline.plan import recipe_record
 from bench.reading import is_file, read_csv, refuse, shown
 from bench.store import Store
 from bench.store.ledger import asked_id
-from bench.store.pictures import picture_files, read_head, read_picture
+from bench.store.pictures import nothing_on, picture_files, read_head, read_picture
 from bench.store.records import Record
 from bench.suites.suite import Suite
 from bench.suites.values import Part
@@ -90,7 +90,7 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
         if cell["recipe_id"] not in ledger.images:
             if not new:
                 store.append(_run(run, suite, manifest))
-            flags = ["adopted", *(["lossy-source"] if read_head(row.path).lossy else [])]
+            flags = ["adopted", *(["lossy-source"] if read_head(row.path).lossy else []), *nothing_on(rgb)]
             store.append(ledger.replacing({
                 "kind": "image", **cell, "recipe": recipe_record(recipe), "run_id": run, "image_id": image_id,
                 "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, "cost": None,

@@ -22,7 +22,7 @@ from bench.pipeline.plan import Job, method_source, network_id
 from bench.pipeline.probe import Probe
 from bench.registry import find
 from bench.store import Store
-from bench.store.pictures import levels
+from bench.store.pictures import levels, nothing_on
 from bench.store.raster import STRIP, Raster, Sum
 from bench.store.records import Record
 from bench.suites.values import MethodUse
@@ -312,7 +312,8 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
         canvas: what was asked for.
 
     Returns:
-        uint8 (height, width, 3), and flags: ``nan`` (values that are not finite became 0), ``black``.
+        uint8 (height, width, 3), and flags: ``nan`` (values that are not finite became 0), or what
+        :func:`bench.store.pictures.nothing_on` finds.
 
     Raises:
         ValueError: another shape, or values outside [0, 1].
@@ -331,9 +332,7 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
     if values.min() < -TOLERANCE or values.max() > 1 + TOLERANCE:
         raise ValueError(f"the method must return values in [0, 1], got {values.min():.4g} to {values.max():.4g}")
     rgb = levels(values).transpose(1, 2, 0)
-    if not rgb.any():
-        flags.append("black")
-    return np.ascontiguousarray(rgb), flags
+    return np.ascontiguousarray(rgb), [*flags, *nothing_on(rgb)]
 
 
 def classify(error: BaseException) -> str:

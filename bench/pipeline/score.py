@@ -21,6 +21,7 @@ from bench.pipeline.executors.patience import LEAST, LOADING, MEGAPIXEL
 from bench.pipeline.score_plan import ScoreResult, SetJob, Task, Wanted
 from bench.pipeline.scorer import Item, Look, Rows, Scorer, Texts, Unloaded, Whole
 from bench.progress import Progress
+from bench.suites.values import measure_name, numbers, seen_by
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -60,6 +61,9 @@ def score(
     for known in (*again, *sets_again):
         store.append(ledger.replacing(known))
     result.reused, result.sets_reused = result.reused + len(again), result.sets_reused + len(sets_again)
+    for column in _columns(suite):
+        if not ledger.holds(column):
+            store.append(ledger.replacing(column))
     if progress:
         progress.start("score", sum(len(t) for _, t in image_work) + len(set_work))
     place = device or suite.backbone_options.get("device")
@@ -71,6 +75,19 @@ def score(
     if progress:
         progress.finish("score")
     return result
+
+
+def _columns(suite: Suite) -> Iterator[Record]:
+    """What the suite's metrics are called on its board, and how many numbers are tested together there."""
+    count = numbers(suite.whole.metrics)
+    for use in suite.metrics:
+        name, direction = next(iter(use.metric.values.items()))
+        least, most = use.metric.range
+        yield {
+            "kind": "column", "suite_digest": suite.digest, "label": measure_name(use), "name": name,
+            "metric": use.metric.name, **seen_by(use), "params": dict(use.params), "direction": direction,
+            "numbers": count, "least": least, "most": most,
+        }  # fmt: skip
 
 
 class _Work:

@@ -258,7 +258,7 @@ def reference(name: str, suite: Suite, store: Store, ledger: Ledger | None = Non
     }
     if not items:
         raise PrerequisiteError(
-            f"no picture of reference {name!r} is made yet. Make them:\n  scrollbench generate --suite {suite.name}"
+            f"no picture of reference {name!r} is made yet. Make them:\n  scrollbench generate {suite.command}"
         )
     return of_pictures(name, suite.references[name], items.values(), store.root)
 

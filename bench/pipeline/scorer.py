@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -167,7 +169,7 @@ class Scorer:
         except StoreError:
             raise
         except (Exception, SystemExit) as error:  # a metric may fail in any way; the record says how
-            return self._failure(about, error)
+            return self._failure(about, error, task)
 
     def _whole(self, item: Whole) -> Record:
         task = self.tasks[item.task]
@@ -185,7 +187,7 @@ class Scorer:
                 sizes |= {"m": len(item.sets[0].items), "m_rows": len(theirs[0])}
             return {**item.about, **sizes, "values": values}
         except (Exception, SystemExit) as error:
-            return self._failure(item.about, error)
+            return self._failure(item.about, error, task)
 
     def _rows(self, task: Task, picture: Picture) -> np.ndarray:
         """A picture's rows, features or logits; its pixels are read only if the rows are not kept."""
@@ -210,14 +212,29 @@ class Scorer:
                 f"the source of {task.use.ref} has changed since scoring began; run the same command again"
             )
 
-    def _failure(self, about: Mapping[str, Any], error: BaseException) -> Record:
+    def _failure(self, about: Mapping[str, Any], error: BaseException, task: Task | None = None) -> Record:
         # not of kind "failure": those count against the making of a picture
         if device_lost(error):
             raise DeviceLostError(f"the GPU no longer answers in this process ({error}); the same command goes on")
         reason = "oom" if classify(error) == "oom" else "crash"
         said = text_of(error)
         message = said if isinstance(error, ScrollBenchError) else f"{type(error).__name__}: {said}"
+        if task and (where := _place(task, error)):
+            message = f"metric {task.use.label}, {where}: {message}"
         return {**about, "kind": "score_failure", "reason": reason, "message": message}
+
+
+def _inside(value: float, least: float | None, most: float | None) -> bool:
+    """Whether a value is in a range, but for what single precision rounds away."""
+    slack = 1e-4 * max(1.0, *(abs(end) for end in (least, most) if end is not None), 0.0)
+    return (least is None or value >= least - slack) and (most is None or value <= most + slack)
+
+
+def _place(task: Task, error: BaseException) -> str:
+    """The last line of the metric's own file that an error went through, as ``file:line``; empty if none."""
+    own = inspect.getsourcefile(task.metric.fn)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
@@ -226,4 +243,12 @@ def _declared(metric: Metric, values: Iterable[Value]) -> Iterator[Value]:
         if value.name not in metric.values:
             raise UsageError(f"metric {metric.name!r} returned {value.name!r}; {near(value.name, metric.values)}")
         defined = value.value is not None and np.isfinite(value.value)
+        least, most = metric.range
+        ranged = defined and metric.values[value.name] != "none"  # a range is of the numbers that are better or worse
+        if ranged and value.value is not None and not _inside(float(value.value), least, most):
+            ends = f"{'-inf' if least is None else f'{least:g}'} to {'inf' if most is None else f'{most:g}'}"
+            raise UsageError(
+                f"metric {metric.name!r} returned {value.name} = {value.value:g}, outside its declared range {ends}; "
+                "correct the range that it declares, or the number"
+            )
         yield Value(value.name, float(value.value) if defined else None, value.index)  # type: ignore[arg-type]

@@ -48,7 +48,8 @@ def adopt(
     ``.txt`` has a prompt a line; ``.csv`` and ``.tsv`` a head and rows; ``.jsonl`` an object or a string a line;
     ``.json`` a list of them, or an object of captions by key (MAD's GPT1k.json: "0" to "999"), in the order of the
     file. The text is in the field ``text``, ``prompt`` or ``caption``; fields of ours that the list has under the same
-    name come along. Ids are slugs of the first words that mean something, unless ``fields`` names an id.
+    name come along. Ids are kept where every row has another one in ``id`` (or in what ``fields`` names), else
+    they are slugs of the first words that mean something.
 
     Args:
         root: where sets live; the last of :func:`bench.prompts.sets.roots` by default.
@@ -121,6 +122,8 @@ def slug(text: str, taken: Collection[str] = ()) -> str:
 
 def _taken(file: Path, rows: list[Row], fields: dict[str, str], faults: list[str]) -> list[dict[str, Any]]:
     """The rows as prompts. Raises ``UsageError`` with everything that is wrong with them, after the faults so far."""
+    if "id" not in fields and _names_all(rows):
+        fields = {**fields, "id": "id"}
     seen: dict[str, str] = {}
     made: list[tuple[Row, dict[str, Any]]] = []
     for row in rows:
@@ -148,6 +151,12 @@ def _taken(file: Path, rows: list[Row], fields: dict[str, str], faults: list[str
     if not prompts:
         raise UsageError(f"{file} holds no prompts")
     return prompts
+
+
+def _names_all(rows: list[Row]) -> bool:
+    """Whether a list has ids of its own: in every row, another one each, on one line."""
+    ids = [row.values.get("id") for row in rows]
+    return all(isinstance(i, str) and i == i.strip() != "" and i.isprintable() for i in ids) and len({*ids}) == len(ids)
 
 
 def _prompt(row: Row, fields: dict[str, str]) -> dict[str, Any]:
@@ -202,7 +211,7 @@ def _table(file: Path, text: str, delimiter: str, faults: list[str]) -> Iterator
 
 
 def _known(fields: Mapping[str, str]) -> set[str]:
-    """Names that mean a field of ours in a list: an id is only taken where it is named."""
+    """Names that mean a field of ours in a list, but for ids."""
     return {*FIELDS, *TEXT_FIELDS} - {"id"} - set(fields)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from bench.lazy import rooms
 
 if TYPE_CHECKING:
+    from bench.report import compare as compare
     from bench.report import contact as contact
     from bench.report import curves as curves
     from bench.report import export as export

@@ -98,7 +98,7 @@ def _strips(store: Store, suite: Suite) -> list[Strip]:
                 where f.recipe_id = arg_min(p.recipe_id, p.seed))
         from picture p {where} group by part, prompt_id, method""")[1]  # fmt: skip
     scored = query(
-        store, f"select recipe_id, name, avg(value) from observation {where} and protocol <> 'cost' group by all"
+        store, f"select recipe_id, metric, avg(value) from observation {where} and protocol <> 'cost' group by all"
     )[1]
     scores: dict[str, dict[str, float]] = {}
     for recipe_id, name, value in scored:

@@ -18,7 +18,7 @@ import numpy as np
 from bench.analysis.columns import measures, run_command
 from bench.analysis.samplers import labelled, values
 from bench.errors import IncompleteError, UsageError
-from bench.stats.means import bounds
+from bench.stats.intervals import bounds, finite
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -66,7 +66,7 @@ def points(store: Store, suite: Suite, names: Sequence[str] = ()) -> list[dict[s
                     each[prompt].append(value)
             if each:
                 means = np.array([np.mean(v) for v in each.values()])
-                low, high = (float(b) for b in bounds(means))
+                low, high = finite(*bounds(means, span=measure.range))
                 rows.append({
                     "metric": measure.name, "curve": curve, "knob": knob, "x": x, "mean": float(means.mean()),
                     "low": low, "high": high, "prompts": len(means),
@@ -92,7 +92,7 @@ def draw(store: Store, suite: Suite, out: Path, names: Sequence[str] = ()) -> li
             line = sorted((r for r in mine if r["curve"] == curve), key=lambda r: r["x"])
             x, mean, low, high = ([r[k] for r in line] for k in ("x", "mean", "low", "high"))
             (drawn,) = ax.plot(x, mean, marker="o", ms=4, lw=1.6, label=curve)
-            if np.isfinite([*low, *high]).all():
+            if None not in (*low, *high):
                 ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, lw=0)
         ax.set(xlabel=mine[0]["knob"], title=metric)
         ax.set_xticks(ticks := sorted({r["x"] for r in mine}), [f"{t:g}" for t in ticks])

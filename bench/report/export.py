@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from bench.analysis.board import Section, Spot, sections
 from bench.errors import UsageError, near
 from bench.report.page import page
-from bench.report.wording import CSV, columns, coverage, heading, looks, notes, number, records, subtitle, title
+from bench.report.wording import (
+    CSV,
+    columns,
+    coverage,
+    heading,
+    looks,
+    notes,
+    number,
+    records,
+    standing,
+    subtitle,
+    title,
+)
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -33,7 +47,7 @@ def export(store: Store, suite: Suite, form: str) -> str:
 
 
 def markdown(suite: Suite, found: Sequence[Section]) -> str:
-    """Tables for a README; the best number of a column is bold."""
+    """Tables for a README; bold are those that nobody is shown to be better than."""
     out = [f"## {_md(title(suite))}", "", subtitle(suite), ""]
     for s in found:
         out += [f"### {_md(s.part)}, {_md(s.backbone)}", ""]
@@ -43,7 +57,7 @@ def markdown(suite: Suite, found: Sequence[Section]) -> str:
             cells = [_md_cell(row.spots.get(c.label)) for c in s.columns]
             out.append(f"| {_md(row.line.method)}{row.marks} | {coverage(row.line)} | " + " | ".join(cells) + " |")
         out.append("")
-    out += [f"- {_md(heading(c))}: {looks(c)}" for c in columns(found) if looks(c)]
+    out += [f"- {_md(heading(c))}: {_md(looks(c))}" for c in columns(found) if looks(c)]
     out += [f"- {_md(note)}" for note in notes(suite, found)]
     return "\n".join(out) + "\n"
 
@@ -53,15 +67,16 @@ def _md_cell(spot: Spot | None) -> str:
         return "–"
     value = f"**{number(spot.value)}**" if spot.best else number(spot.value)
     bounds = f" [{number(spot.low)}, {number(spot.high)}]" if spot.low is not None and spot.high is not None else ""
-    return value + r"\*" * bool(spot.missing) + bounds + (f" {spot.group}" if spot.group else "")
+    return value + r"\*" * bool(spot.missing) + bounds + (f" {standing(spot)}" if spot.group else "")
 
 
 def _md(text: str) -> str:
-    return text.replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
+    """A text as Markdown that shows it: no marks, no HTML, one line."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", escape(" ".join(text.split()), quote=False))
 
 
 def latex(suite: Suite, found: Sequence[Section]) -> str:
-    """A ``tabular`` for each section (packages booktabs and textcomp); the best number of a column is bold."""
+    """A ``tabular`` for each section (packages booktabs and textcomp); bold is the best group."""
     out = [f"% {_tex(title(suite))}; {_tex(subtitle(suite))}"]
     for s in found:
         out += [
@@ -85,7 +100,8 @@ def _tex_cell(spot: Spot | None) -> str:
     bounds = ""
     if spot.low is not None and spot.high is not None:
         bounds = rf"{{\tiny\,[{number(spot.low)}, {number(spot.high)}]}}"
-    return value + "*" * bool(spot.missing) + bounds + (f"$^{{{spot.group}}}$" if spot.group else "")
+    group = standing(spot).replace(" ", r"\,")
+    return value + "*" * bool(spot.missing) + bounds + (f"$^{{{group}}}$" if group else "")
 
 
 _TEX = {
@@ -100,9 +116,16 @@ def _tex(text: str) -> str:
 
 
 def table_csv(suite: Suite, found: Sequence[Section]) -> str:
-    """One line for each number, in full precision; a number that could not be had has no value."""
+    """One line for each number, in full precision; a number that could not be had has no value.
+
+    Texts that a spreadsheet would take for a formula begin with an apostrophe.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV)
-    writer.writerows(record.values() for record in records(suite, found))
+    writer.writerows(map(_as_text, record.values()) for record in records(suite, found))
     return out.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

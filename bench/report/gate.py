@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from html import escape
 from typing import TYPE_CHECKING, Any
+
+from bench.reading import visible
 
 if TYPE_CHECKING:
     from bench.analysis.gate import GateResult, Judgement, Place
+    from bench.analysis.samplers import Degenerate
 
 MARKS = {"pass": "✅", "regressed": "❌", "inconclusive": "❔", "incomplete": "⭕"}
 
@@ -18,12 +22,17 @@ def rows(result: GateResult) -> list[dict[str, Any]]:
     lines = [
         {
             **({"part": c.comparison.part} if several else {}), "number": c.name, "baseline": c.comparison.a,
-            "candidate": c.comparison.b, "gain": c.comparison.gain and c.comparison.gain.value, "low": c.low,
-            "high": c.high, "margin": c.margin, "n": c.comparison.gain.n if c.comparison.gain else 0,
+            "candidate": c.comparison.b, "gain": c.comparison.gain and c.comparison.gain.value, "low": _finite(c.low),
+            "high": _finite(c.high), "margin": c.margin, "n": c.comparison.gain.n if c.comparison.gain else 0,
             "verdict": c.verdict,
         }
         for c in result.checks
     ]  # fmt: skip
+    if e := result.empty:
+        lines.append({
+            "number": "empty pictures", "baseline": e.baseline, "candidate": e.candidate,
+            "gain": e.baseline - e.candidate, "margin": 0, "n": e.pictures[1], "verdict": e.verdict,
+        })  # fmt: skip
     if s := result.speed:
         lines.append({
             "number": "speed (s)", "baseline": s.baseline, "candidate": s.candidate, "gain": 1 - s.ratio,
@@ -39,6 +48,8 @@ def failures(result: GateResult) -> list[str]:
         if c.verdict != "pass":
             lines.append(f"{c.verdict}: {c.message}")
             lines += [f"    {place(p)}" for p in c.places]
+    if (e := result.empty) and e.verdict != "pass":
+        lines += [f"{e.verdict}: {e.message}", *(f"    {line}" for line in _empty(e))]
     if result.speed and result.speed.verdict != "pass":
         lines.append(f"{result.speed.verdict}: {result.speed.message}")
     return lines
@@ -48,6 +59,10 @@ def place(p: Place) -> str:
     """``sea-07: 0.41 -> 0.52, most at view 3 of 8: PATH``; views are counted from 1."""
     at = f", most at view {p.view + 1} of {p.views} from the left" if p.view is not None else ""
     return f"{p.prompt_id}: {p.baseline:.4g} -> {p.candidate:.4g}{at}: {p.picture}"
+
+
+def _empty(e: Degenerate) -> list[str]:
+    return [f"{prompt}: {why}: {picture}" for _, prompt, why, picture in e.worst]
 
 
 def data(result: GateResult) -> dict[str, Any]:
@@ -62,6 +77,7 @@ def data(result: GateResult) -> dict[str, Any]:
         "verdict": result.verdict, "exit_code": result.exit_code, "suite": result.suite,
         "suite_digest": result.suite_digest, **sides, "pictures": result.report.cells, "equal": result.report.equal,
         "notes": list(result.notes), "checks": [_check(c) for c in result.checks],
+        "empty": {**asdict(result.empty), "verdict": result.empty.verdict} if result.empty else None,
         "speed": asdict(result.speed) if result.speed else None,
     }  # fmt: skip
 
@@ -72,6 +88,7 @@ def _check(c: Judgement) -> dict[str, Any]:
         "part": found.part, "number": c.name, "direction": found.measure.direction, "unit": found.measure.unit,
         "baseline": found.a, "candidate": found.b, "gain": found.gain and found.gain.value, "low": _finite(c.low),
         "high": _finite(c.high), "margin": c.margin, "n": found.gain.n if found.gain else 0,
+        "p": found.gain and found.gain.p, "p_corrected": found.adjusted,
         "detectable": _finite(found.detectable), "missing": list(found.missing), "unpaired": found.unpaired,
         "verdict": c.verdict, "message": c.message, "worst": [asdict(p) for p in c.places],
     }  # fmt: skip
@@ -110,9 +127,10 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    for mark in ("\\", "`", "*", "_", "[", "<", "|"):
+    text = escape(visible(" ".join(text.split())), quote=False)
+    for mark in ("\\", "`", "*", "_", "[", "|"):
         text = text.replace(mark, "\\" + mark)
-    return text.replace("\n", " ")
+    return text
 
 
 def junit(result: GateResult) -> str:
@@ -120,6 +138,8 @@ def junit(result: GateResult) -> str:
     from xml.etree import ElementTree
 
     cases = [(c.comparison.part, c.name, c.verdict, c.message, "\n".join(map(place, c.places))) for c in result.checks]
+    if e := result.empty:
+        cases.append(("pictures", "empty pictures", e.verdict, e.message, "\n".join(_empty(e))))
     if s := result.speed:
         cases.append(("speed", "seconds", s.verdict, s.message, ""))
     failed = sum(verdict == "regressed" for *_, verdict, _, _ in cases)

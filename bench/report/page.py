@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.board import Row, Section, Spot
 from bench.analysis.columns import Column
-from bench.report.wording import columns, coverage, heading, looks, notes, number, records, subtitle, title
+from bench.report.wording import columns, coverage, heading, looks, notes, number, records, standing, subtitle, title
 
 if TYPE_CHECKING:
     from bench.suites.suite import Suite
@@ -118,7 +118,7 @@ def _cell(spot: Spot | None, row: Row, scale: tuple[float, float] | None) -> str
         return '<td data-value="">–</td>'
     unranked = bool(row.line.optimises or row.lossy or spot.missing)
     value = f'<span class="{"best" if spot.best else ""}">{number(spot.value)}</span>' + "*" * bool(spot.missing)
-    group = f'<span class="group">{spot.group}</span>' if spot.group else ""
+    group = f'<span class="group">{standing(spot)}</span>' if spot.group else ""
     hint, bar = "", ""
     if spot.low is not None and spot.high is not None and scale:
         hint = f'<span class="bounds">{number(spot.low)} to {number(spot.high)}</span>'

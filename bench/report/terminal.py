@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.board import ARROWS, Row, Section, Spot, sections
 from bench.analysis.columns import Column
-from bench.report.wording import columns, notes, number, title
+from bench.reading import visible
+from bench.report.wording import columns, notes, number, standing, title
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -40,7 +41,7 @@ class Shape:
 def board(store: Store, suite: Suite, width: int = 120) -> Group:
     """The board, ``width`` characters wide: more tables, one below the other, where one is too narrow.
 
-    Best values are bold; controls come last.
+    Bold are those that nobody is shown to be better than; controls come last.
 
     Raises:
         StoreError: there is no index.
@@ -49,20 +50,20 @@ def board(store: Store, suite: Suite, width: int = 120) -> Group:
     from rich.text import Text
 
     found = sections(store, suite)
-    names = [row.line.method + row.marks for s in found for row in s.rows]
+    names = [visible(row.line.method) + row.marks for s in found for row in s.rows]
     label = min(LABEL, max(map(len, ("method", *names, *(_name(s, found) for s in found)))))
     tables = _share([_shape(found, c) for c in columns(found)], width - label - 2)
-    said = Text("\n".join(_notes(suite, found)), style="dim")
-    return Group(Text(title(suite), style="bold"), *(_table(found, shapes, label) for shapes in tables), said)
+    said = Text(visible("\n".join(_notes(suite, found))), style="dim")
+    return Group(Text(visible(title(suite)), style="bold"), *(_table(found, shapes, label) for shapes in tables), said)
 
 
 def _shape(found: Sequence[Section], c: Column) -> Shape:
     rows = [(row, row.spots[c.label]) for s in found for row in s.rows if c.label in row.spots]
     room = max((len(_said(spot)) for _, spot in rows), default=1)
     shape = Shape(c, NARROW, room, _scale(rows))
-    ties = max((1 + len(spot.group) for _, spot in rows if spot.group), default=0)
+    ties = max((1 + len(standing(spot)) for _, spot in rows if spot.group), default=0)
     bars = room + 1 + BAR + ties if shape.scale else NARROW
-    words = [*_pieces(c.label), *_pieces(c.extractor or ""), shape.axis]
+    words = [*_pieces(visible(c.label)), *_pieces(c.extractor or ""), shape.axis]
     return replace(shape, width=max(bars, room, *map(len, words)))
 
 
@@ -100,9 +101,9 @@ def _table(found: Sequence[Section], shapes: Sequence[Shape], label: int) -> Tab
         table.add_column(heading, justify="left" if shape.scale else "right", width=shape.width, no_wrap=True)
     for s in found:
         if name := _name(s, found):
-            table.add_row(Text(name, style="bold"))
+            table.add_row(Text(visible(name), style="bold"))
         for row, below in zip(s.rows, [*s.rows[1:], None]):
-            name_of = Text(row.line.method + row.marks, style="dim" if row.line.control else "")
+            name_of = Text(visible(row.line.method) + row.marks, style="dim" if row.line.control else "")
             cells = [_cell(row, row.spots.get(shape.column.label), shape) for shape in shapes]
             table.add_row(name_of, *cells, end_section=below is None or below.line.control > row.line.control)
     return table
@@ -125,7 +126,7 @@ def _headings(shapes: Sequence[Shape]) -> list[Text]:
     for shape in shapes:
         c = shape.column
         unit = c.unit if c.label == "seconds" else ""  # the others say it in their name
-        names.append([*_break(c.label, shape.width), f"{ARROWS.get(c.direction, '')} {unit}".strip()])
+        names.append([*_break(visible(c.label), shape.width), f"{ARROWS.get(c.direction, '')} {unit}".strip()])
         notes.append([(line, "dim") for line in _break(c.extractor or "", shape.width)])
         if c.seen is not None and c.seen < 0.995:
             notes[-1].append((f"sees {100 * c.seen:.0f} %", "yellow"))
@@ -171,10 +172,11 @@ def _cell(row: Row, spot: Spot | None, shape: Shape) -> Text:
         text.append("*", style="yellow")
     if shape.scale and spot.low is not None and spot.high is not None:
         text.append(f" {bar(spot.value, spot.low, spot.high, shape.scale)}", style=plain or "cyan")
-        text.append(f" {spot.group}" if spot.group else "")
     elif shape.scale and spot.prompts == 1:
         text.append(" 1 prompt", style="dim")
-    return text
+    elif spot.group:
+        text.append(" " * (BAR + 1))
+    return text.append(f" {standing(spot)}" if spot.group else "")
 
 
 def bar(value: float, low: float, high: float, scale: tuple[float, float], width: int = BAR) -> str:

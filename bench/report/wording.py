@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.analysis.board import ARROWS, NO_BACKBONE, Line, Section
+from bench.analysis.board import ARROWS, NO_BACKBONE, Line, Section, Spot
 from bench.analysis.columns import Column
 from bench.suites.uses import NEEDS_PHOTOGRAPHS
 
@@ -40,9 +40,20 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
     if prompts := sorted({spot.prompts for spot in spots if spot.prompts}):
         said.append(_certainty(prompts, len(suite.seeds)))
     if any(spot.group for spot in spots):
+        lettered = [s for s in found if any(spot.group for row in s.rows for spot in row.spots.values())]
+        families = dict.fromkeys(s.family.text for s in lettered)
         said.append(
-            "letters: methods that share one cannot be told from their group's best (paired by prompt; Holm, 5 %)"
+            "letters: two methods that share one are not told apart (paired by prompt; 5 % for all of "
+            f"{'; '.join(families)}); 1-2 the ranks that are possible; bold: nobody is shown to be better"
         )
+    for s in found:
+        if s.mute and prompts and prompts[-1] > 1:
+            said.append(
+                f"{_where(s, found)}no letters and ranks: so few prompts could tell nothing among {s.family.text}; "
+                f"{s.family.least} prompts could"
+            )
+    if any(spot.prompts > 1 and spot.low is None for spot in spots):
+        said.append("no interval: too few prompts differ from the others to tell (cannot be told at this n)")
     if any(row.line.control for row in rows):
         said.append("controls are made from the known truth to show what metrics see; they are not ranked")
     if what := sorted({w for row in rows for w in row.line.optimises}):
@@ -67,6 +78,18 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
     return said
 
 
+def _where(s: Section, found: Sequence[Section]) -> str:
+    return f"{s.part}, {s.backbone}: " if len(found) > 1 else ""
+
+
+def standing(spot: Spot) -> str:
+    """Letters and possible ranks: ``ab 1-3``."""
+    if not spot.group or spot.ranks is None:
+        return spot.group
+    low, high = spot.ranks
+    return f"{spot.group} {low}" + (f"-{high}" if high > low else "")
+
+
 def _doubts(suite: Suite, found: Sequence[Section]) -> list[str]:
     """Where the records do not say one thing, and the command after which they do."""
     lines = [row.line for s in found for row in s.rows]
@@ -74,18 +97,18 @@ def _doubts(suite: Suite, found: Sequence[Section]) -> list[str]:
     if contested := sum(line.contested for line in lines):
         said.append(
             f"{contested} pictures: merged records say two things of them, and one was chosen; "
-            f"`scrollbench run --suite {suite.name}` settles it"
+            f"`scrollbench run {suite.command}` settles it"
         )
     if mixed := sorted({f"{line.method} ({line.samplers})" for line in lines if line.samplers > 1}):
         said.append(
-            f"pictures of several versions of a method: {', '.join(mixed)}; `scrollbench run --suite {suite.name}` "
+            f"pictures of several versions of a method: {', '.join(mixed)}; `scrollbench run {suite.command}` "
             "makes them of one"
         )
     if others := {c.label: c.left_out for s in found for c in s.columns if c.left_out}:
         counts = ", ".join(f"{label} ({n})" for label, n in others.items())
         said.append(
             "left out are scores by another source or version of the metric, other weights or another reference: "
-            f"{counts}; `scrollbench score --suite {suite.name}` scores all in one way"
+            f"{counts}; `scrollbench score {suite.command}` scores all in one way"
         )
     return said
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bench.errors import UsageError
-from bench.stats.means import LEVEL, Array, Estimate
+from bench.stats.means import LEVEL, SWAPS, Array, Estimate, swap_test
 
 BLOCKS = 20
 Statistic = Callable[[Array], float]  # (rows, d) features of one side -> its distance
@@ -68,19 +68,47 @@ def kernel_sums(groups: Sequence[Array], reference: Array) -> Many:
     return many
 
 
+def kernel_gains(groups: Sequence[Array], reference: Array) -> Array | None:
+    """The difference of KID, B minus A, as a sum of one number a prompt; None where the sides differ in size.
+
+    Swapping A and B on a prompt turns the sign of its number and leaves the others alone, so the swap test of KID is
+    that of a mean: with u = 1 for B's groups and -1 for A's (signs turned where swapped), W and c as in
+    :func:`kernel_sums` and N rows on each side, f(u) - f(-u) = u'W1 / (N (N - 1)) - 2 u'c / (N m), since
+    (1 + u)'W(1 + u) - (1 - u)'W(1 - u) = 4 u'W1.
+
+    Args:
+        groups: A's prompts, then B's.
+    """
+    prompts = len(groups) // 2
+    if [len(g) for g in groups[:prompts]] != [len(g) for g in groups[prompts:]]:
+        return None
+    rows, starts = np.concatenate(groups), np.cumsum([0, *map(len, groups)])[:-1]
+    n = len(rows) // 2
+    within = np.add.reduceat(np.concatenate([_kernel(g, rows).sum(1) for g in groups]), starts)
+    within -= np.add.reduceat(((rows * rows).sum(1) / rows.shape[1] + 1) ** 3, starts)
+    across = np.add.reduceat(np.concatenate([_kernel(g, reference).sum(1) for g in groups]), starts)
+    each = within / (n * (n - 1)) - 2 * across / (n * len(reference))
+    gains: Array = each[prompts:] - each[:prompts]
+    return gains
+
+
 def _kernel(x: Array, y: Array) -> Array:
     cubed: Array = (x @ y.T / x.shape[1] + 1) ** 3
     return cubed
 
 
 def set_difference(
-    many: Many, prompts: int, *, blocks: int = BLOCKS, swaps: int = 0, level: float = LEVEL, seed: int = 0
-) -> Estimate:
-    """The distance of B minus that of A, both of the same prompts, with jackknife error and swap test.
+    many: Many, prompts: int, *, blocks: int = BLOCKS, gains: Array | None = None, swaps: int = SWAPS,
+    level: float = LEVEL,
+) -> Estimate:  # fmt: skip
+    """The distance of B minus that of A, both of the same prompts, with jackknife error and test.
 
     Args:
         many: of :func:`kernel_sums` or :func:`one_by_one` over 2 x ``prompts`` groups: A's prompts, then B's.
-        swaps: random exchanges of A and B for the p; 0 takes the p of Student's t from the jackknife error instead.
+        gains: of :func:`kernel_gains`: p by swapping A and B on random prompts. Without them p is that of Student's t
+            with the jackknife error: every swap would be a distance of its own, and a few hundred of them cannot
+            stand a correction for what else is tested.
+        swaps: of the swap test.
 
     Returns:
         value, the interval of Student's t at blocks - 1 degrees of freedom, and p.
@@ -93,19 +121,13 @@ def set_difference(
     if prompts < 2:
         raise UsageError(f"a difference of distances between sets needs at least 2 prompts, got {prompts}")
     ones, zeros = np.ones((1, prompts)), np.zeros((1, prompts))
-
-    def difference(a: Array) -> Array:
-        """``a`` (k, prompts) says for each prompt whose pictures count as A's: 1 its own, 0 the other's."""
-        return many(np.hstack([1 - a, a])) - many(np.hstack([a, 1 - a]))
-
-    value = float(difference(ones)[0])
+    value = float((many(np.hstack([zeros, ones])) - many(np.hstack([ones, zeros])))[0])
     kept = leave_out(prompts, blocks)
     none = np.repeat(zeros, len(kept), axis=0)
     error = jackknife_error(many(np.hstack([none, kept])) - many(np.hstack([kept, none])))
     half = float(stdtrit(len(kept) - 1, (1 + level) / 2)) * error
-    if swaps:
-        chosen = np.random.default_rng(seed).integers(0, 2, (swaps, prompts)).astype(np.float64)
-        p = (1 + int((np.abs(difference(chosen)) >= abs(value) * (1 - 1e-9)).sum())) / (1 + swaps)
+    if gains is not None:
+        p = swap_test(gains, swaps)
     else:
         p = 2 * float(stdtr(len(kept) - 1, -abs(value) / error)) if error else float(value == 0)
     return Estimate(value, value - half, value + half, error, p, prompts)

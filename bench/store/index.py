@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import StoreError, UsageError, near
 from bench.store.commit import sync_folder, writing
 from bench.store.index_rows import Row, tabulate
+from bench.store.places import places
 from bench.store.records import Record, no_cycles
 from bench.store.tables import DERIVED, TABLES, VIEWS
 
@@ -64,6 +65,7 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
                     con.execute(f"create view {view} as {sql}")
                 for table, sql in DERIVED.items():
                     con.execute(f"insert into {table} by name {sql}")
+                _load(con, "place", TABLES["place"], list(places(con)), scratch / "rows.json")
                 con.execute("checkpoint leaderboard")  # all of it is in the one file that is moved
                 con.execute("use memory")
                 con.execute("detach leaderboard")
@@ -79,20 +81,28 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
     return path
 
 
-def query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+# What a stranger's SQL must not reach: files, other databases, extensions, the network; nor may it unlock them.
+LOCKED = {"enable_external_access": "false", "autoload_known_extensions": "false",
+          "autoinstall_known_extensions": "false", "lock_configuration": "true"}  # fmt: skip
+
+
+def query(store: Store, sql: str, *, locked: bool = False) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Ask the leaderboard something. The file is opened read-only.
+
+    Args:
+        locked: nothing but the leaderboard can be reached: no COPY, EXPORT, files, extensions, network.
 
     Returns:
         column names, and rows as tuples of Python values (JSON columns as text).
 
     Raises:
         StoreError: there is no index yet.
-        UsageError: the SQL is wrong; the message names near misses of tables and columns.
+        UsageError: the SQL is wrong, or empty; the message names near misses of tables and columns.
     """
-    return query_file(store.root / NAME, sql)
+    return query_file(store.root / NAME, sql, locked=locked)
 
 
-def query_file(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Ask any leaderboard file something (see :func:`query`)."""
     import duckdb
 
@@ -103,9 +113,11 @@ def query_file(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         )
     _refuse_sidecars(path)
     try:
-        with duckdb.connect(str(path), read_only=True) as con:
+        with duckdb.connect(str(path), read_only=True, config=LOCKED if locked else {}) as con:
             _refuse_sidecars(path)  # one that came in between was replayed just now
-            result = con.execute(sql)
+            result: duckdb.DuckDBPyConnection | None = con.execute(sql)
+            if result is None:
+                raise UsageError('an empty query; "show tables" lists what there is, "from leaderboard" is the board')
             return [str(d[0]) for d in result.description or []], result.fetchall()
     except duckdb.IOException as error:
         raise StoreError(f"cannot read {path}: {error}. `scrollbench store index` builds it again") from error
@@ -116,6 +128,8 @@ def query_file(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             raise UsageError(
                 f"no table or view {unknown[1]!r} in the leaderboard; {near(unknown[1], [*TABLES, *VIEWS])}"
             ) from error
+        if isinstance(error, duckdb.PermissionException):
+            raise UsageError(f"only the leaderboard can be read here, and nothing written. {text}") from error
         raise UsageError(f"the leaderboard does not understand this SQL. {text}") from error
 
 
@@ -147,9 +161,13 @@ def _quoted(path: Path) -> str:
 
 
 def _fill(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], rows: list[Row], file: Path) -> None:
-    """Create a table and load it through a file of JSON lines: the one bulk path that keeps NULLs, lists and JSON."""
+    """Create a table and load it, through a file of JSON lines: the one bulk path that keeps NULLs, lists and JSON."""
     declared = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
     con.execute(f"create table {table} ({declared})")
+    _load(con, table, columns, rows, file)
+
+
+def _load(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], rows: list[Row], file: Path) -> None:
     if not rows:
         return
     with file.open("w", encoding="utf-8") as f:

@@ -36,6 +36,8 @@ def tabulate(records: Iterable[Record]) -> dict[str, list[Row]]:
         contested = ledger.contested("member", slot)
         tables["member"][slot] = {**r, "method": r["label"], "contested": contested}  # label: its name on the board
         tables["suite"].setdefault(r["suite_digest"], dict(r))
+    for slot in sorted(ledger.slots("column")):
+        tables["board_column"][slot] = choose(ledger.heads("column", slot))
     for recipe_id, r in sorted(ledger.images.items()):
         tables["image"][recipe_id] = {**_image(r), "contested": ledger.contested("image", SLOTS["image"](r))}
         _recipe(tables, r)

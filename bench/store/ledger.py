@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.ids import digest
 from bench.store.records import Record
+from bench.store.tables import TABLES
 from bench.types import Prompt
 
 Slot = tuple[Any, ...]
@@ -59,6 +60,7 @@ SLOTS: dict[str, Callable[[Mapping[str, Any]], Slot]] = {
     "image": lambda r: (r["recipe_id"],),
     "score": score_slot,
     "set_score": set_slot,
+    "column": lambda r: (r["suite_digest"], r["label"]),
 }
 
 
@@ -74,6 +76,7 @@ _ANSWERS: dict[str, Callable[[Record], Slot]] = {
     "image": lambda r: (r["image_id"],),
     "score": lambda r: (r["key"],),
     "set_score": lambda r: (r["key"],),
+    "column": lambda r: (json.dumps({k: r.get(k) for k in TABLES["board_column"]}, sort_keys=True),),
 }
 
 

@@ -28,6 +28,7 @@ LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")
 HIDDEN = ("__macosx", "thumbs", "thumbs.db", "@eadir", "$recycle.bin")  # beside all that begins with a dot
 MAX_PIXELS = 2**29  # 32768x16384; larger files are taken for a mistake or an attack
 MAX_TEXT = 2**26  # bytes of text or colour profile in a PNG, unpacked: workflows of a few MB are common
+FLAT = 2  # levels that a channel of a flat picture may span: what rounding leaves
 BAND = 2**20  # pixels that are converted at once
 _LOCK = Lock()  # Pillow's own limits are globals
 
@@ -121,6 +122,13 @@ def levels(values: Any) -> np.ndarray:
     wide = np.asarray(values, dtype=np.float64)
     scaled: np.ndarray = np.rint(wide.clip(0, 1) * 255).astype(np.uint8)
     return scaled
+
+
+def nothing_on(rgb: np.ndarray) -> list[str]:
+    """Why a picture shows nothing: ``black``, or ``flat`` where each channel spans at most 2 of 255 levels."""
+    if not rgb.any():
+        return ["black"]
+    return ["flat"] if (np.ptp(rgb, axis=(0, 1)) <= FLAT).all() else []
 
 
 def packed(rgb: np.ndarray) -> bytes:

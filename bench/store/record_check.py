@@ -31,6 +31,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "score": ("key", "image_id", "metric", "values"),
     "set_score": ("key", "suite_digest", "part", "label", "metric", "values"),
     "score_failure": ("key", "metric", "reason"),
+    "column": ("suite_digest", "label", "name", "metric", "numbers"),
 }
 
 _OF_SET = {"suite": "VARCHAR", "suite_digest": "VARCHAR", "part": "VARCHAR", "label": "VARCHAR", "group_id": "VARCHAR"}
@@ -46,6 +47,7 @@ _COLUMNS: dict[str, dict[str, str]] = {
     "score": {**PROTOCOL, "image_id": "VARCHAR", "key": "VARCHAR", "prompt_id": "VARCHAR", "asked": "VARCHAR",
               "turn": "BIGINT"},
     "set_score": {**PROTOCOL, **_OF_SET, "key": "VARCHAR", "n": "BIGINT", "m": "BIGINT"},
+    "column": TABLES["board_column"],
     "score_failure": {**PROTOCOL, **_OF_SET, **TABLES["score_failure"], "prompt_id": "VARCHAR", "asked": "VARCHAR",
                       "turn": "BIGINT"},
 }  # fmt: skip

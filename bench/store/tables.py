@@ -50,6 +50,14 @@ TABLES: dict[str, dict[str, str]] = {
     # which protocol of a metric a suite's column shows, of how many pictures, and how many have another (see DERIVED)
     "standing": {"suite_digest": "VARCHAR", "protocol": "VARCHAR", "pictures": "BIGINT", "shown": "BOOLEAN",
                  "left_out": "BIGINT"},
+    # the columns of a suite's board, as scoring wrote them down; ``numbers`` are tested together (bench.stats.ranks)
+    "board_column": {"suite_digest": "VARCHAR", "label": "VARCHAR", "name": "VARCHAR", "metric": "VARCHAR",
+                     "extractor": "VARCHAR", "view": "VARCHAR", "reference": "VARCHAR", "params": "JSON",
+                     "direction": "VARCHAR", "numbers": "BIGINT", "least": "DOUBLE", "most": "DOUBLE"},
+    # label, interval, letters and ranks of each number of the leaderboard (bench.store.places)
+    "place": {"suite_digest": "VARCHAR", "part": "VARCHAR", "method": "VARCHAR", "protocol": "VARCHAR",
+              "name": "VARCHAR", "label": "VARCHAR", "low": "DOUBLE", "high": "DOUBLE", "group": "VARCHAR",
+              "rank_low": "BIGINT", "rank_high": "BIGINT"},
     # what the names of metrics mean here, and how much of a canvas a view looks at
     "reading": {"metric": "VARCHAR", "name": "VARCHAR", "direction": "VARCHAR", "unit": "VARCHAR"},
     "sight": {"view": "VARCHAR", "width": "BIGINT", "height": "BIGINT", "loop": "BOOLEAN", "seen": "DOUBLE"},
@@ -88,7 +96,7 @@ VIEWS: dict[str, str] = {
             group by image_id, prompt_id, asked, turn, protocol, name
             having count(*) filter ("index" is null) > 0 or coalesce(any_value(direction), '') <> 'none')
         select p.suite, p.suite_digest, p.tier, p.part, p.method, p.prompt_id, p.seed, p.recipe_id, p.image_id,
-               s.protocol, s.name, s.value
+               s.protocol, s.name as metric, s.value
         from picture p join whole s on {MATCH}
         join standing t on t.suite_digest = p.suite_digest and t.protocol = s.protocol and t.shown
         union all
@@ -97,10 +105,10 @@ VIEWS: dict[str, str] = {
         from picture where image_id is not null""",
     # one row a prompt, seeds averaged inside it: what paired comparisons are made of
     "pairs": f"""
-        select suite, suite_digest, tier, part, name as metric, protocol, prompt_id, method,
+        select suite, suite_digest, tier, part, metric, protocol, prompt_id, method,
                {mean("value", "seed")} as value,
                count(value) as seeds
-        from observation group by suite, suite_digest, tier, part, name, protocol, prompt_id, method
+        from observation group by suite, suite_digest, tier, part, metric, protocol, prompt_id, method
         having count(value) > 0""",
     # scores along the panorama
     "curve": f"""
@@ -114,12 +122,15 @@ VIEWS: dict[str, str] = {
     "leaderboard": f"""
         with cell as (
             select suite, suite_digest, tier, part, method, any_value(control) as control,
-                   any_value(optimises) as optimises, count(*) as wanted
-            from member group by suite, suite_digest, tier, part, method),
+                   any_value(optimises) as optimises, count(*) as wanted,
+                   case when any_value(control) then 'control: drawn, not generated'
+                        when bool_or(list_contains(flags, 'lossy-source')) then 'adopted from lossy files'
+                        when bool_or(list_contains(flags, 'adopted')) then 'adopted' else 'generated' end as provenance
+            from picture group by suite, suite_digest, tier, part, method),
         prompted as (
-            select suite_digest, part, method, protocol, name, prompt_id, {mean("value", "seed")} as value,
+            select suite_digest, part, method, protocol, metric as name, prompt_id, {mean("value", "seed")} as value,
                    count(value) as n, count(*) as looked
-            from observation group by suite_digest, part, method, protocol, name, prompt_id),
+            from observation group by suite_digest, part, method, protocol, metric, prompt_id),
         measured as (
             select suite_digest, part, method, protocol, name, {mean("value", "prompt_id")} as value,
                    sum(n)::bigint as n, sum(looked - n)::bigint as undefined, count(value) as prompts
@@ -131,13 +142,15 @@ VIEWS: dict[str, str] = {
             union select distinct suite_digest, part, protocol, name from set_score
                 join standing using (suite_digest, protocol) where shown)
         select c.suite, c.suite_digest, c.tier, c.part, c.method, c.control, c.optimises, a.name as metric,
-               p.extractor, p.extractor_digest, p.view, p.reference, p.reference_id, p.metric_version,
-               p.metric_source, p.params,
-               r.direction, r.unit, m.value, coalesce(m.n, 0) as n, m.prompts, coalesce(m.undefined, 0) as undefined,
+               coalesce(q.label, a.name) as label, p.extractor, p.extractor_digest, p.view, p.reference,
+               p.reference_id, p.metric_version, p.metric_source, p.params, r.direction, r.unit, m.value, q.low, q.high,
+               q."group", q.rank_low, q.rank_high, coalesce(m.n, 0) as n, m.prompts,
+               coalesce(m.undefined, 0) as undefined,
                c.wanted - coalesce(m.n, 0) - coalesce(m.undefined, 0) as missing, s.seen, a.protocol,
-               coalesce(st.left_out, 0) as left_out
+               coalesce(st.left_out, 0) as left_out, c.provenance
         from cell c
         join asked a using (suite_digest, part)
+        left join place q using (suite_digest, part, method, protocol, name)
         left join measured m using (suite_digest, part, method, protocol, name)
         left join protocol p using (protocol)
         left join standing st on st.suite_digest = c.suite_digest and st.protocol = a.protocol

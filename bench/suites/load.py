@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,7 @@ def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> S
     for u in left_out:
         if u.label in (asked.methods if u.kind == "method" else asked.metrics):
             raise UsageError(f"{file}: {u.kind} {u.label!r}: {u.reason}")
+    own = tuple(spec.metrics) if asked.metrics else None
     changes: dict[str, Any] = {}
     if asked.methods:
         left_out = tuple(u for u in left_out if u.kind != "method")
@@ -87,8 +89,17 @@ def load_suite(ref: str | Path, overrides: Mapping[str, Any] | None = None) -> S
     return Suite(
         spec.name, spec.version, spec.tier, spec.title, tuple(dict.fromkeys(asked.seeds or spec.seeds)), parts,
         spec.backbone, spec.backbone_options, {n: r.said for n, r in spec.references.items()},
-        file, spec, tuple(_knob(text) for text in asked.set), left_out,
+        file, spec, tuple(_knob(text) for text in asked.set), left_out, _options(ref, asked), own,
     )  # fmt: skip
+
+
+def _options(ref: str | Path, asked: Overrides) -> str:
+    """What of a command line chooses prompts, seeds, tier and precision."""
+    words = ["--suite", str(ref)]
+    for option, value in (("--tier", asked.tier), ("--limit", asked.limit), ("--precision", asked.precision)):
+        words += [option, str(value)] if value is not None else []
+    words += [word for seed in asked.seeds for word in ("--seed", str(seed))]
+    return shlex.join(words)
 
 
 def _at(spec: SuiteFile, precision: str) -> SuiteFile:

@@ -7,14 +7,14 @@ scored where no generator is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.ids import digest
 from bench.suites import uses
-from bench.suites.tables import SuiteFile, default_label
+from bench.suites.tables import MetricFile, SuiteFile, default_label
 from bench.suites.values import MethodUse, MetricUse, Unavailable
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Suite:
     spec: SuiteFile
     knobs: tuple[tuple[str, str, str], ...] = ()  # --set: (method, knob, value)
     left_out: tuple[Unavailable, ...] = ()  # what the miniature has no stand-in for
+    chosen: str = ""  # the options of the command line that choose it
+    own_metrics: tuple[MetricFile, ...] | None = None  # those of the file, whatever --metric chose of them
 
     @property
     def ref(self) -> str:
@@ -71,6 +73,18 @@ class Suite:
     def metrics(self) -> tuple[MetricUse, ...]:
         """The metrics that are here, with all that they need (:func:`bench.suites.uses.metrics`)."""
         return self._metrics[0]
+
+    @property
+    def command(self) -> str:
+        """The options that choose this very suite, for messages: ``--suite pano-1k --limit 25``."""
+        return self.chosen or f"--suite {self.name}"
+
+    @cached_property
+    def whole(self) -> Suite:
+        """The suite with all metrics of its file: which numbers are tested together does not depend on ``--metric``."""
+        if self.own_metrics is None:
+            return self
+        return replace(self, spec=self.spec.model_copy(update={"metrics": list(self.own_metrics)}), own_metrics=None)
 
     @property
     def unavailable(self) -> tuple[Unavailable, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
 from bench.prompts import PromptSet
 from bench.registry import Method, Metric, find
+from bench.stats.ranks import primary
+from bench.suites.tables import default_label
 from bench.types import Canvas
 
 
@@ -66,6 +70,26 @@ def _method_use(label: str, ref: str, preset: str | None, params: Any, backbone:
 
 def _metric_use(label: str, ref: str, *looks_and_params: Any) -> MetricUse:
     return MetricUse(label, ref, find("metrics", ref), *looks_and_params)
+
+
+def seen_by(use: MetricUse) -> dict[str, str | None]:
+    """How a metric of a suite looks: the columns ``extractor``, ``view``, ``reference`` of its rows."""
+    return {"extractor": network_name(use.extractor), "view": use.view, "reference": use.reference}
+
+
+def network_name(ref: str | None) -> str | None:
+    """What records call an extractor: its name, or the name of its folder for ``ROLE@FOLDER``."""
+    return Path(ref.partition("@")[2]).name if ref and "@" in ref else ref
+
+
+def measure_name(use: MetricUse) -> str:
+    """What the board calls a metric's first number: the metric's label, or the number's name where it has none."""
+    return next(iter(use.metric.values)) if use.label == default_label(use.ref, None) else use.label
+
+
+def numbers(uses: Iterable[MetricUse]) -> int:
+    """How many different first numbers metrics have: twins through one network and view count once."""
+    return primary([(use.metric.name, json.dumps([seen_by(use), dict(use.params)], default=str)) for use in uses])
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def test_gains_are_paired_by_prompt_with_seeds_averaged_inside(tmp_path: Path) -
     assert c.gain.n == 12  # prompts, though there are 24 pictures
     assert c.a - c.b == pytest.approx(51, abs=1)
     assert c.gain.value == pytest.approx(c.b - c.a)
-    assert c.gain.low <= c.gain.value <= c.gain.high < -50
+    assert c.gain.low <= c.gain.value <= c.gain.high < 0  # all lose the same 51: how much others might, is bounded
     assert (c.said, c.adjusted) == ("worse", pytest.approx(2 * c.gain.p))
     assert c.gain.p == pytest.approx(2 / 2**12, rel=0.5)  # two of the ways to swap 12 prompts are as extreme
     board = dict(query(store, "select method, value from leaderboard where metric = 'brightness'")[1])

@@ -179,7 +179,7 @@ def test_measured_pictures_replace_the_assumption(tmp_path: Path, monkeypatch: p
 def test_without_pictures_there_is_nothing_to_measure_by(tmp_path: Path) -> None:
     suite = small(tmp_path / "suite", SUITE)
     counted = [Forecast("6to1", "direct", "sd20", "fp16", 6, nfe=1, other=1)]
-    with pytest.raises(PrerequisiteError, match="scrollbench generate --suite wide"):
+    with pytest.raises(PrerequisiteError, match=r"scrollbench generate --suite \S*wide"):
         module._timed(counted, suite, "measured", 0.4, Store(tmp_path / "store"))
 
 

@@ -232,3 +232,12 @@ def test_the_command_adopts_reports_and_makes_the_set_known(tmp_path: Path, monk
     assert (again.exit_code, again.stdout) == (2, "")
     assert "not overwritten" in again.stderr
     assert "verdict" in call("prompts", "adopt", file, "--as", "other", "--field", "text=Words").stdout
+
+
+def test_ids_of_a_list_are_kept_where_every_row_has_another_one(tmp_path: Path) -> None:
+    rows = {"good": "id,text\nA-1,a reef\nA-2,a pier\n", "twice": "id,text\nA-1,a reef\nA-1,a pier\n"}
+    found = {}
+    for name, text in rows.items():
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+        found[name] = [p.id for p in adopt(tmp_path / f"{name}.csv", name, root=tmp_path / "sets").prompts]
+    assert found == {"good": ["A-1", "A-2"], "twice": ["reef", "pier"]}

@@ -30,7 +30,7 @@ def made(folder: Path, text: str) -> tuple[Store, Suite]:
     suite, store = small(folder, text), Store(folder / "store")
     generate(make_plan(suite, store), store)
     build(store)
-    with pytest.raises(IncompleteError, match="scrollbench run --suite small"):
+    with pytest.raises(IncompleteError, match=r"scrollbench run --suite \S*small"):
         points(store, suite)
     score(suite, store)
     build(store)

@@ -309,3 +309,52 @@ def test_a_query_cannot_change_the_index(index: Path) -> None:
 def test_a_missing_index_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="scrollbench store index"):
         query_file(tmp_path / "leaderboard.duckdb", "select 1")
+
+
+FORBIDDEN = (
+    "copy score to '{}/out.csv'", "copy (select 1) to '{}/out.parquet'", "export database '{}/out'", "from '{}/in.csv'",
+    "select * from read_text('{}/in.csv')", "select * from glob('{}/*')", "attach '{}/other.duckdb'", "install httpfs",
+    "load httpfs", "set enable_external_access = true", "reset lock_configuration", "insert into suite values (1)",
+    "create table x (a int)", "drop view leaderboard", "from 'https://example.com/x.parquet'",
+)  # fmt: skip
+
+
+def test_a_strangers_sql_reads_the_leaderboard_and_nothing_else(index: Path) -> None:
+    (index.parent / "in.csv").write_text("a\n1\n")
+    for statement in FORBIDDEN:
+        with pytest.raises(UsageError):
+            query_file(index, statement.format(index.parent), locked=True)
+    assert sorted(p.name for p in index.parent.iterdir()) == ["in.csv", index.name]
+    assert query_file(index, "select count(*) from leaderboard", locked=True)[1] == query_file(
+        index, "select count(*) from leaderboard"
+    )[1]  # fmt: skip
+    for empty in ("", "  ;", "-- nothing"):
+        with pytest.raises(UsageError, match='an empty query; "show tables"'):
+            query_file(index, empty, locked=True)
+    query_file(index, f"copy suite to '{index.parent}/out.csv'")  # negative control: without the lock it is written
+    assert (index.parent / "out.csv").exists()
+
+
+def test_the_leaderboard_tells_its_rows_apart_by_label_and_says_where_pictures_come_from(tmp_path: Path) -> None:
+    hand = Hand()
+    for prompt, value in (("hill", 1.0), ("lake", 2.0), ("pier", 4.0)):
+        image = hand.image(hand.member("a", prompt), flags=("adopted", "lossy-source"))
+        for view in ("tiles", "squash"):
+            hand.score(image, [["gsd-dino", None, value]], view=view)
+    hand.member("truth", "hill", control=True)
+    for label, view in (("near", "tiles"), ("far", "squash")):
+        hand.add("column", suite_digest=DIGEST, label=label, name="gsd-dino", metric="gsd-dino", extractor="world-vit",
+                 view=view, reference=None, params={}, direction="lower", numbers=2, least=0.0, most=5.0)  # fmt: skip
+    path = build_file(hand.records, tmp_path / "x.duckdb")
+    found = rows(path, "select label, view, n, provenance, low, high from leaderboard where metric = 'gsd-dino' "
+                       "and method = 'a' order by label")  # fmt: skip
+    assert [row[:4] for row in found] == [
+        ("far", "squash", 3, "adopted from lossy files"), ("near", "tiles", 3, "adopted from lossy files"),
+    ]  # fmt: skip
+    assert all(0.0 <= low < 7 / 3 < high <= 5.0 for *_, low, high in found)
+    assert rows(path, "select distinct provenance from leaderboard where method = 'truth'") == [
+        ("control: drawn, not generated",)
+    ]
+    for view in ("leaderboard", "pairs", "curve", "observation"):  # a number has one name everywhere
+        assert "metric" in query_file(path, f"from {view} limit 0")[0]
+        assert "name" not in query_file(path, f"from {view} limit 0")[0]

@@ -20,9 +20,10 @@ from bench.registry import method, metric
 from bench.types import Value
 
 def field(prompt, canvas, noise, spread=0.02):
-    """Grey, a little different for every prompt."""
+    """Grey, a little different for every prompt and column."""
     own = spread * noise.generator("canvas").standard_normal((3, 1, 1))
-    return 0.5 + own * np.ones((1, canvas.height, canvas.width))
+    columns = 0.01 * noise.generator("columns").standard_normal((1, 1, canvas.width))
+    return 0.5 + own + columns * np.ones((1, canvas.height, 1))
 
 @method("plain", family="control")
 def plain(prompt, canvas, noise):
@@ -37,7 +38,8 @@ def refactored(prompt, canvas, noise):
 @method("noisy", family="control")
 def noisy(prompt, canvas, noise, *, spread: float = 0.02):
     """As good, not the same: other noise for every prompt."""
-    other = spread * noise.generator("other").standard_normal((3, 1, 1))
+    other = spread * noise.generator("other").standard_normal((3, 1, canvas.width))
+    other += spread * noise.generator("all").standard_normal((3, 1, 1))
     return (field(prompt, canvas, noise) + other).clip(0, 1)
 
 @method("dark", family="control")
@@ -52,6 +54,13 @@ def striped(prompt, canvas, noise):
     out[:, :, -3] = 1.0
     return out
 
+@method("gaps", family="control")
+def gaps(prompt, canvas, noise):
+    """One prompt is black, one is flat."""
+    flat = {"p01": 0.0, "p02": 0.5}
+    whole = np.ones((3, canvas.height, canvas.width))
+    return flat[prompt.id] * whole if prompt.id in flat else field(prompt, canvas, noise)
+
 @method("fails", family="control")
 def fails(prompt, canvas, noise, *, at: str = "p03"):
     """Lost one prompt."""
@@ -65,7 +74,7 @@ def brightness(sample):
     mean = float(sample.rgb.mean())
     return [Value("brightness", mean), Value("mean-level", mean)]
 
-@metric("seam", scope="image", values={"seam": "lower"})
+@metric("seam", scope="image", values={"seam": "lower"}, range=(0.0, 255.0))
 def seam(sample):
     """Largest step between columns, in quarters along the picture."""
     steps = np.abs(np.diff(sample.rgb.astype(float), axis=1)).max((0, 2))
