@@ -82,8 +82,10 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
 
 
 # What a stranger's SQL must not reach: files, other databases, extensions, the network; nor may it unlock them.
-LOCKED = {"enable_external_access": "false", "autoload_known_extensions": "false",
-          "autoinstall_known_extensions": "false", "lock_configuration": "true"}  # fmt: skip
+LOCKED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false", "autoload_known_extensions": "false", "autoinstall_known_extensions": "false",
+    "lock_configuration": "true",
+}  # fmt: skip
 
 
 def query(store: Store, sql: str, *, locked: bool = False) -> tuple[list[str], list[tuple[Any, ...]]]:
