@@ -6,10 +6,10 @@ Verbs reach everything through ``bench``, whose rooms open when they are entered
 
 from __future__ import annotations
 
-from bench.cli import judging, looking, making, measuring, reports, store, training
+from bench.cli import judging, looking, making, reports, store, training
+from bench.cli.preferences import preferences_app
 from bench.cli.prompts import prompts_app
 from bench.cli.root import main as main
-from bench.cli.training import preferences_app
 from bench.cli.weights import weights_app
 from bench.cli.world import world_app
 
@@ -17,7 +17,6 @@ VERBS = (
     judging,
     looking,
     making,
-    measuring,
     training,
     reports,
 )  # they declare verbs on ``main``, in this order

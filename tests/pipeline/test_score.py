@@ -46,6 +46,11 @@ def nowhere(sample):
     """Not a number."""
     return [Value("nowhere", float("nan")), Value("nowhere", 1.0, 0)]
 
+@metric("high", scope="image", values={"high": "lower", "free": "none"}, range=(0.0, 1.0))
+def high(sample, *, by: float = 2.0):
+    """Leaves its range; what has no direction may."""
+    return [Value("free", 7.0), Value("high", by)]
+
 @metric("liar", scope="image", values={"liar": "none"})
 def liar(sample):
     """Returns what it did not declare."""
@@ -232,6 +237,11 @@ def test_a_failing_metric_is_recorded_and_the_rest_goes_on(world):
     (picture,) = [r for r in world.records("image") if r["recipe_id"] == failure["recipe_id"]]
     assert (failure["reason"], picture["prompt_id"], failure["metric"]) == ("crash", "reef", "fragile")
     assert "nothing to see" in failure["message"]
+    line = 1 + PLUGINS.splitlines().index(
+        '        raise (MemoryError("out of memory") if memory else ValueError("nothing to see"))'
+    )
+    assert failure["message"].startswith("metric plugins.py@fragile, ")
+    assert f"plugins.py:{line}: ValueError" in failure["message"]
     black = next(r for r in world.records("image") if "black" in r["flags"])
     values = [r["values"] for r in world.records("score") if r["image_id"] == black["image_id"]]
     assert values == [[["brightness", None, 0.0]]]
@@ -257,6 +267,14 @@ def test_a_metric_that_returns_what_it_did_not_declare_is_told_so(world):
     result = score(world.made(metrics("plugins.py@liar")), world.store)
     assert result.failed == 6
     assert any("did you mean 'liar'" in note for note in result.notes)
+
+
+def test_a_number_outside_its_declared_range_is_a_failure_that_says_so(world):
+    result = score(world.made(metrics("plugins.py@high")), world.store)
+    assert result.failed == 6
+    assert "metric 'high' returned high = 2, outside its declared range 0 to 1" in result.notes[0]
+    fine = score(world.made(metrics("plugins.py@high") + "[metrics.set]\nby = 1.0\n"), world.store)
+    assert (fine.scored, fine.failed) == (6, 0)  # negative control
 
 
 def test_a_damaged_picture_fails_alone(world):
