@@ -2,8 +2,8 @@
 
 The pictures are placeholders (soft random clouds), the numbers made up; everything else is what ``scrollbench report``
 does. What is built runs in a process of its own. Memory is its resident high-water mark less what it held after its
-imports; for a page, the heap of its scripts. ``busy`` are the processor's seconds of the page's thread, which other work on
-the machine changes little; ``opens`` are those of a clock until heading, table or pictures are there.
+imports; for a page, the heap of its scripts. ``busy`` are the processor's seconds of the page's thread, which other
+work on the machine changes little; ``opens`` are those of a clock until heading, table or pictures are there.
 """
 
 from __future__ import annotations
