@@ -116,7 +116,9 @@ def _columns(suite: Suite) -> Iterator[tuple[Column, Callable[[dict[str, Any]], 
             return row["metric"] == name and belongs(row, use)
 
         how = seen_by(use)
-        yield Column(label, direction, use.metric.unit, **how, range=use.metric.range), matches
+        yield Column(
+            label, direction, use.metric.unit, how["extractor"], how["view"], how["reference"], range=use.metric.range
+        ), matches  # fmt: skip
     for name, unit in SHOWN.items():
         yield Column(name, "lower", unit), lambda row, name=name: row["metric"] == name and row["view"] is None  # type: ignore[misc]
 
