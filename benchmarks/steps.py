@@ -1,9 +1,9 @@
 """A step of MAD and of ElasticDiffusion as they are, and as they would be written first: one thing after the other.
 
 MAD cuts and averages all windows of an attention layer in an operation each; written first, window by window.
-ElasticDiffusion asks the network about the references of a step in batches; written first, one a call. On a CPU both
-forms compute for about as long; what a GPU waits for is the host, so operations launched are counted, too, on a GPU
-that is not there (``tests/support/fakecuda.py``). Both forms must make the same picture.
+ElasticDiffusion asks the network about the references of a step in batches; written first, one a call. What a GPU waits
+for is the host, so operations launched are counted, too, on a GPU that is not there (``tests/support/fakecuda.py``).
+Both forms must make the same picture.
 """
 
 from __future__ import annotations

@@ -93,6 +93,7 @@ def adapted(unet: Any, path: Path, scale: float) -> Iterator[None]:
     """
     from safetensors.torch import load_file
     from torch.nn import Module
+    from torch.random import fork_rng
 
     nested: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}
     for name, tensor in load_file(path).items():
@@ -108,7 +109,8 @@ def adapted(unet: Any, path: Path, scale: float) -> Iterator[None]:
     try:
         unet.to = partial(Module.to, unet)  # diffusers' own, which it calls, warns of layers that are not there
         try:
-            unet._load_ip_adapter_weights([nested], low_cpu_mem_usage=False)
+            with fork_rng(devices=[]):  # layers are drawn before they are filled
+                unet._load_ip_adapter_weights([nested], low_cpu_mem_usage=False)
         except (RuntimeError, KeyError, ValueError) as error:
             raise UsageError(f"{path} is no IP-Adapter for this network: {error}") from error
         finally:

@@ -120,9 +120,10 @@ def test_a_picture_beside_the_text_gives_the_numbers_of_diffusers() -> None:
         with within:
             return unet(there["latents"], told["t"], encoder_hidden_states=there["text_embeds"], **added).sample
 
-    plain = call(None)
+    plain, before = call(None), torch.get_rng_state()
     assert off(call(told["scale"]), arrays["noise_pred"]) < entry["suggested_tolerance"]
     assert torch.equal(call(0.0), plain)
+    assert torch.equal(torch.get_rng_state(), before)  # its layers are new ones every time
     assert torch.equal(call(None), plain)
     assert {name: id(p) for name, p in unet.attn_processors.items()} == own
     mistakes = entry["negative_controls_max_abs"]
