@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench.device import choose as choose_device
 from bench.errors import IncompleteError, UsageError
 from bench.pipeline.environment import environment
+from bench.pipeline.executors.choose import chosen
 from bench.pipeline.executors.crew import LOCAL, Crew
 from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan
@@ -82,6 +83,8 @@ def measure(
         plan = make_plan(both, store, natives=False)
         turn = {label: i for i, label in enumerate(labels)}
         order = sorted(plan.jobs, key=lambda j: (i := asked.index(j.prompt.id), (turn[j.use.label] + i) % 2))
+        if chosen(crew, [use.ref for use in both.methods]) == "processes":
+            crew = replace(crew, workers=1)  # two at a time would be in each other's way
         result = generate(replace(plan, jobs=tuple(order)), store, progress, device=device, crew=crew)
         if not result.complete:
             told = "; ".join(f"{f.label} {f.prompt_id}: {f.message}" for f in result.failures)

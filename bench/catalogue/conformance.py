@@ -86,8 +86,8 @@ def check(
         UsageError, PrerequisiteError: a backbone that was asked for by name cannot be had.
     """
     if chosen(crew, (ref, backbone)) == "processes":
-        with Children([_check], crew.memory) as children:
-            ((_, answer),) = children.work([(ref, backbone, device, LOCAL, options)], lambda _: crew.timeout or LEAST)
+        with Children([_Apart(choose_device(device))], crew.memory) as children:
+            ((_, answer),) = children.work([(ref, backbone, options)], lambda _: crew.timeout or LEAST)
         return [CheckResult("runs", False, answer.message)] if isinstance(answer, Lost) else answer
     try:
         method = find("methods", ref)
@@ -116,9 +116,15 @@ def check(
     return found + _Trial(method, network).run()
 
 
-def _check(asked: tuple[Any, ...]) -> list[CheckResult]:
-    *given, options = asked
-    return check(*given, **options)
+class _Apart:
+    """The same in another process, on a device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def __call__(self, asked: tuple[str, str | None, dict[str, Any]]) -> list[CheckResult]:
+        ref, backbone, options = asked
+        return check(ref, backbone, self.device, **options)
 
 
 def passed(results: list[CheckResult]) -> bool:

@@ -212,4 +212,4 @@ def _bytes(do: Any, workers: int, memory: float | None) -> int | None:
     """The limit of a worker's data. On a GPU there is none unless asked for: drivers reserve more than they use."""
     if memory is not None:
         return int(memory * 1e9)
-    return memory_here() // workers if str(getattr(do, "device", "cpu")) == "cpu" else None
+    return memory_here() // workers if getattr(do, "device", None) == "cpu" else None

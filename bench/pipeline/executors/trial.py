@@ -27,13 +27,13 @@ def try_plugins(suite: Suite, crew: Crew) -> None:
     refs += [("backbones", str(b)) for b in (spec.backbone, *(m.backbone for m in spec.methods)) if b]
     files = list(dict.fromkeys((kind, ref) for kind, ref in refs if ".py@" in ref))
     if files and chosen(crew, (ref for _, ref in files)) == "processes":
-        try_files(files, crew.timeout)
+        try_files(files)
 
 
-def try_files(files: Iterable[tuple[str, str]], timeout: float | None = None) -> None:
+def try_files(files: Iterable[tuple[str, str]]) -> None:
     """Import plug-ins, given as (kind, ``FILE.py@name``), in a child. Raises as :func:`try_plugins`."""
     with Children([_found]) as children:
-        for (_, ref), answer in children.work(files, lambda _: timeout or LEAST):
+        for (_, ref), answer in children.work(files, lambda _: LEAST):
             if isinstance(answer, Lost):
                 raise UsageError(f"{ref.rpartition('@')[0]} does not import: it {answer.message}")
 
