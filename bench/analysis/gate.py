@@ -224,7 +224,7 @@ def _needed(c: Comparison, margin: float, low: float, far: float) -> str:
         return f"about {more} prompts would decide"
     if not distance:
         return "it lies on the margin"
-    return f"too few of {c.gain.n} prompts differ to tell: cannot be told at this n"
+    return f"{c.gain.n} prompts are too few for its tail, or too few of them differ: cannot be told at this n"
 
 
 def one_sided(c: Comparison, level: float = LEVEL) -> tuple[float, float]:

@@ -305,7 +305,7 @@ def test_the_command_draws_a_candidate_from_a_file_and_judges_it(tmp_path: Path)
 
 
 def test_knobs_set_on_the_command_belong_to_their_method_only(tmp_path: Path) -> None:
-    suite_in(tmp_path, prompts=6)
+    suite_in(tmp_path)
     words = ["gate", "--baseline", "plain", "--candidate", f"{tmp_path / 'plugins.py'}@noisy", "--run"]
     said = call(tmp_path, *words, "--set", "noisy.spread=0.005")
     assert said.exit_code == 0, said.output
