@@ -32,7 +32,7 @@ QUICK = {
     "cls_token_num": 8,
 }
 SQUARES = 10  # of the scroll whose calls are told
-STRIDES = (3 / 4, 1 / 2, 1 / 8)
+STRIDES = (3 / 4, 1 / 8)
 EXTENSIONS = 12  # of the scroll whose extensions are timed one by one: 10:1 at three quarters
 TOGETHER = 4  # pictures
 
@@ -152,7 +152,7 @@ def timed(sides: dict[str, Callable[[], object]], told: Settings) -> dict[str, l
 
 def crowd(report: Report, gpt: Any, side: int, told: Settings) -> None:
     """Add pictures alone over pictures together: the same work, divided otherwise."""
-    kept = side - round(STRIDES[0] * side)
+    kept = side - round(STRIDES[-1] * side)
     one, _ = extension(gpt, kept, told.device)
     several, _ = extension(gpt, kept, told.device, pictures=TOGETHER)
     if not one().equal(several()[:1]):

@@ -297,8 +297,8 @@ def test_chunks_write_the_tokens_of_single_steps_in_fewer_calls_and_other_tokens
     report = walk.walk(Settings(tmp_path, repeats=1, quick=True))
     assert report.faults == []
     rows = {r["columns"]: (r["one by one"], r["an extension"]) for r in report.tables["calls"]}
-    assert rows == {6: (62, 48), 4: (60, 32), 1: (57, 8)}  # tokens of the square but for the first row's; new tokens
-    assert [r.name.partition(",")[0] for r in report.ratios] == ["one by one / chunks"] * 3 + [
+    assert rows == {6: (62, 48), 1: (57, 8)}  # tokens of the square but for the first row's; new tokens
+    assert [r.name.partition(",")[0] for r in report.ratios] == ["one by one / chunks"] * 2 + [
         "4 pictures alone / together"
     ]
     assert "growth of an extension's seconds along the scroll, of their mean, 95 %" in report.facts
