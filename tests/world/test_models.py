@@ -15,11 +15,12 @@ from bench.noise import Noise
 from bench.registry import find
 from bench.types import Canvas, Prompt
 from bench.world.colour_detector import KINDS
-from bench.world.obedience import obedience, summary
+from bench.world.obedience import count, obedience, round_trip, summary
 from bench.world.oracle_net import load_oracle
 from bench.world.render import HEIGHT, render
 from bench.world.scene import sample_scene
 from methods.backbones.flux import Flux
+from methods.backbones.llamagen.backbone import LlamaGen
 from methods.backbones.stable_diffusion import StableDiffusion
 from methods.direct import direct
 
@@ -122,3 +123,32 @@ def test_the_transformers_folder_is_a_pipeline_of_diffusers_with_the_same_square
     ]  # fmt: skip
     torch.testing.assert_close(ours, theirs[0], atol=1e-5, rtol=0)
     assert float((ours - theirs[1]).abs().max()) > 1e-3  # the control: another guidance
+
+
+@pytest.fixture(scope="module")
+def world_llamagen() -> LlamaGen:
+    return find("backbones", "world-llamagen")()
+
+
+def test_the_token_network_obeys_its_captions(world_llamagen: LlamaGen) -> None:
+    found = summary(obedience(world_llamagen, n=16, seed=1))  # type: ignore[arg-type]
+    for detector in ("colour", "net"):
+        assert found[f"exactly_one_{detector}"] >= 0.9
+        assert found[f"empty_sky_any_{detector}"] <= 0.05
+
+
+def test_the_image_tokenizer_keeps_28_db_and_what_the_detectors_read(world_llamagen: LlamaGen) -> None:
+    rng, through = np.random.default_rng(5), round_trip(world_llamagen)  # type: ignore[arg-type]
+    scenes = [sample_scene(rng) for _ in range(40)]
+    squares = [render(s, HEIGHT, FRESH + i).rgb for i, s in enumerate(scenes)]
+    back = [through(rgb) for rgb in squares]
+
+    def db(a: np.ndarray, b: np.ndarray) -> float:
+        return float(-10 * np.log10(np.square((a.astype(float) - b) / 255).mean()))
+
+    assert np.mean([db(a, b) for a, b in zip(squares, back)]) >= 28
+    grain = rng.integers(0, 256, (HEIGHT, HEIGHT, 3), dtype=np.uint8)
+    assert db(grain, through(grain)) < 25  # the control
+    for detector in ("colour", "net"):
+        same = [count(a, s, detector) == count(b, s, detector) for a, b, s in zip(squares, back, scenes)]
+        assert np.mean(same) >= 0.95

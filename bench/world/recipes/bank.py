@@ -66,3 +66,10 @@ def load_bank(cache: Path, squares: int = SQUARES, wide: int = WIDE, seed: int =
         ),
         wide_scenes=wide_scenes,
     )
+
+
+def evenly(scenes: list[Scene]) -> np.ndarray:
+    """Chances (n,) that draw each kind of unique thing, and none, as often as any other."""
+    kinds, of = np.unique([s.unique or "" for s in scenes], return_inverse=True)
+    each = 1 / np.bincount(of)[of]
+    return np.asarray(each / len(kinds))

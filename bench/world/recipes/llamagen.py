@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel, T5TokenizerFast
 
 from bench.world.obedience import obedience, summary
-from bench.world.recipes.bank import DATA, Bank, kept
+from bench.world.recipes.bank import DATA, Bank, evenly, kept
 from bench.world.recipes.llamagen_vq import CONFIG as VQ_CONFIG
 from bench.world.recipes.llamagen_vq import blank_vq, encode, write
 from bench.world.recipes.vae import to_tensor
@@ -48,7 +48,7 @@ class LlamaGenRecipe:
     name = "world-llamagen"
     card = "card.json"
     data = DATA
-    steps = 3000
+    steps = 2000
     batch = 48
     lr = 2e-3
 
@@ -57,6 +57,7 @@ class LlamaGenRecipe:
         self.vq = blank_vq()
         self.vq.load_state_dict({k: v.float() for k, v in load_file(out / "vq" / "model.safetensors").items()})
         self.tokens = self.cached(work / "llamagen-tokens.npy")
+        self.chances = evenly(bank.scenes)
         flux = world_folder("world-flux")
         self.tokenizer = T5TokenizerFast.from_pretrained(flux / "tokenizer_2")
         text = T5EncoderModel.from_pretrained(flux / "text_encoder_2").float()
@@ -100,7 +101,7 @@ class LlamaGenRecipe:
         return logits[:, text - 1 :]
 
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        picks = np.sort(rng.integers(0, len(self.tokens), self.batch))
+        picks = np.sort(rng.choice(len(self.tokens), self.batch, p=self.chances))
         tokens = torch.from_numpy(self.tokens[picks].astype(np.int64))
         features, shown = self.read([caption(self.bank.scenes[i], rng, fillers=0.3) for i in picks])
         empty: Tensor = self.module["gpt"].get_submodule("cls_embedding").get_buffer("uncond_embedding")
