@@ -13,8 +13,10 @@ function chart(spec, caption) {
       config: {
         font: FONT, axis, legend: { labelColor: ink, titleColor: ink }, title: { color: ink },
         header: { labelColor: ink, titleColor: ink }, view: { stroke: null }, text: { color: ink },
-        range: { category: isDark() ? ["#8ab8ec", "#f0b27a", "#7fd1a8", "#e59ac4", "#d6cf7a", "#a9a3ee", "#8fd8dd", "#e7937f"]
-          : ["#2a5f9e", "#b35c00", "#0a7a4b", "#a02c74", "#7a6d00", "#5a4fc4", "#0b7285", "#b23a2a"],
+        range: { category: isDark() ? ["#8ab8ec", "#f0b27a", "#7fd1a8", "#e59ac4", "#d6cf7a", "#a9a3ee", "#8fd8dd", "#e7937f",
+          "#c3c3cc", "#5f9e3a", "#c98b4b", "#4f7fd6", "#b86fd0", "#d9577a", "#3fa39a", "#f3d9a4"]
+          : ["#2a5f9e", "#b35c00", "#0a7a4b", "#a02c74", "#7a6d00", "#5a4fc4", "#0b7285", "#b23a2a",
+            "#6b6b75", "#3f7d1a", "#8a5a2b", "#12367a", "#7b2fa0", "#d81b60", "#00695c", "#4e342e"],
           heatmap: { scheme: isDark() ? "viridis" : "yellowgreenblue" } },
       },
     };

@@ -60,7 +60,7 @@
       width: "container", height: 170, autosize: { type: "fit", contains: "padding" }, mark: { type: "bar" },
       encoding: { x: { field: "place", type: "quantitative", title: "prompts, from the worst for B", axis: { tickMinStep: 1 } },
         y: { field: "gain", type: "quantitative", title: "gain of B" },
-        color: { field: "sign", title: null, sort: ["B better", "B worse", "equal"], legend: { orient: "bottom" } }, tooltip: tooltips(["prompt"], ["gain"]) },
+        color: { field: "sign", type: "nominal", title: null, sort: ["B better", "B worse", "equal"], legend: { orient: "bottom" } }, tooltip: tooltips(["prompt"], ["gain"]) },
     }, `Gain of ${view.b} over ${view.a} in ${row.metric}, prompt by prompt.`);
   }
 
