@@ -124,7 +124,7 @@ def compare(
     one = labelled(store, suite, a) if isinstance(a, str) else a
     two = labelled(store, suite, b) if isinstance(b, str) else b
     wanted = measures(suite, metrics)
-    numbers = values(one, wanted), values(two, wanted)
+    numbers = read(one, wanted), read(two, wanted)
     together = company(store, suite, wanted)
     both = [(one.cells[k], two.cells[k]) for k in one.cells if k in two.cells]
     equal = sum(x.image_id is not None and x.image_id == y.image_id for x, y in both)

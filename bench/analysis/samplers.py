@@ -89,7 +89,7 @@ def labelled(store: Store, suite: Suite, label: str) -> Side:
         known = query(store, f"select distinct method from member where suite_digest = {text(suite.digest)}")[1]
         raise UsageError(
             f"no pictures of {label!r} on suite {suite.ref} ({suite.digest[:8]}) in {store.root}; "
-            f"{near(label, [row[0] for row in known])} "
+            f"{near(label, [row[0] for row in known])}; "
             f"`scrollbench run {suite.command} --method {label}` makes them"
         )
     if len(found) > 1:

@@ -117,5 +117,5 @@ def test_the_command_prints_the_nearest_and_suites_or_stores_without_the_methods
     assert set(json.loads(told.stdout)["nearest"]) == {"gsd-lpips", "gsd-dino"}
     with pytest.raises(UsageError, match="has no MultiDiffusion and no SyncDiffusion; take scrollscape-table1"):
         calibrate_gsd(store, load_suite("miniature-scaledit", {"limit": 1}))
-    with pytest.raises(UsageError, match=r"scrollbench run --suite \S*rows\S* --method"):
+    with pytest.raises(UsageError, match=r"scrollbench run --suite \S*rows\S* --limit 4 --method"):
         calibrate_gsd(Store(tmp_path / "empty"), suite)

@@ -292,7 +292,8 @@ def test_the_command_draws_a_candidate_from_a_file_and_judges_it(tmp_path: Path)
     assert "regressed: brightness lost" in said.stdout
     assert said.stdout.splitlines()[-1].startswith("regressed: plugins.py@dark against plain")
     root = ElementTree.parse(tmp_path / "gate.xml").getroot()
-    assert {k: root.get(k) for k in ("tests", "failures", "errors")} == {"tests": "3", "failures": "1", "errors": "0"}
+    # Of so few prompts one number stays undecided.
+    assert {k: root.get(k) for k in ("tests", "failures", "errors")} == {"tests": "3", "failures": "1", "errors": "1"}
     failure = root.find(".//testcase[@name='brightness']/failure")
     assert failure is not None
     assert ".png" in str(failure.text)

@@ -140,8 +140,8 @@ def test_a_sheet_shows_the_winner_left_and_the_loser_right(scored: tuple[Suite, 
     page = np.array(Image.open(pair_sheet(found, tmp_path / "sheet.png", 1)).convert("RGB"))
     (pair,) = spread(found.pairs, 1)
     assert pair.gap == max(p.gap for p in found.pairs)
-    for x, image in ((400, pair.winner), (1200, pair.loser)):
-        assert np.array_equal(page[200, x], store.read_image(image)[4, 8])
+    for x, image in ((440, pair.winner), (1220, pair.loser)):  # 47.5 px of the page are one of the picture
+        assert np.array_equal(page[320, x], store.read_image(image)[4, 8])
 
 
 def test_damaged_preferences_are_refused(scored: tuple[Suite, Store], tmp_path: Path) -> None:

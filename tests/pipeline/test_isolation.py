@@ -259,7 +259,7 @@ def test_a_sampler_that_zeroes_the_weights_changes_no_picture_of_others_and_is_n
     assert both["direct"]["recipe_id"] == alone["recipe_id"]
     assert both["direct"]["image_id"] == alone["image_id"]
     assert both["direct"]["flags"] == alone["flags"] == []
-    assert both["plugins.py@late"]["flags"] == ["changed-backbone"]
+    assert both["plugins.py@late"]["flags"] == ["flat", "changed-backbone"]
     assert any(name.startswith("parts.unet.conv_in") for name in both["plugins.py@late"]["changed"]) or any(
         name.startswith("parts.text_encoder") for name in both["plugins.py@late"]["changed"]
     )

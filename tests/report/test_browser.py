@@ -247,6 +247,7 @@ def test_a_large_picture_is_looked_at_through_its_tiles(visit: Visit, tmp_path: 
         parts=(Namespace(name="4to1", canvas=bench.Canvas(5000, 64), prompts=prompts),), unavailable=(), metrics=[],
         methods=[Namespace(label=m, backbone="world-sd") for m in ("one", "two")], spec=Namespace(protocol=None),
     )  # fmt: skip
+    suite.whole = suite
     out = write_site(store, suite, tmp_path / "report").index.parent  # type: ignore[arg-type]
     page, tiles = visit("vote", out=out), []
     page.on("request", lambda r: tiles.append(r.url.split("/tiles/")[1].split("/")[1]) if "/tiles/" in r.url else None)

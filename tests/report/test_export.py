@@ -147,7 +147,7 @@ def test_markdown_is_a_table_for_each_section_with_its_marks_explained(store: An
     said = export(store, suite, "md")
     assert GOLDEN in re.sub(r"\[0\.\d+, 0\.\d+\]", "[]", said)
     assert GOLDEN not in said  # negative control: the ends of the intervals do stand there
-    assert "## tiny@1: Tiny & small" in said
+    assert "## tiny@1: Tiny &amp; small" in said
     assert "brought‡§" in said
     for note in ("† descends on lpips-vgg", "‡ made elsewhere", "§ from files", r"\* some pictures", "tier miniature"):
         assert f"- {note}" in said

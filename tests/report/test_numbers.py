@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from bench.analysis.board import sections
 from bench.analysis.compare import compare
 from bench.stats.means import bounds
 from bench.store import Store
@@ -66,7 +67,9 @@ def test_intervals_coverage_and_ranks_are_those_of_the_board(reported: Reported)
         assert (spot["low"], spot["high"]) == pytest.approx(bounds([v for (v,) in values]))
         assert (row["made"], row["wanted"], spot["n"]) == (12, 12, 12)
     ranks = {row["method"]: row["spots"]["level"]["ranks"] for row in rows if not row["control"]}
-    assert ranks == {"plain": [1, 1], DARK: [2, 2], DARKER: [3, 3]}
+    board = [row for s in sections(reported.store, reported.suite) for row in s.rows if not row.line.control]
+    assert set(ranks) == {"plain", DARK, DARKER}
+    assert ranks == {row.line.method: (r := row.spots["level"].ranks) and list(r) for row in board}
 
 
 def test_places_of_pictures_and_scores_along_them_are_the_leaderboards(reported: Reported) -> None:

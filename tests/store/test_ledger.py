@@ -179,7 +179,7 @@ def test_drivers_that_contradict_each_other_make_one_board_that_says_so_until_a_
     store = everywhere(segments(*roots), tmp_path / "merged")
     assert query(store, "select made, contested, samplers from coverage")[1] == [(3, 3, 1)]  # of one version
     said_so = notes(suites[0], sections(store, suites[0]))
-    assert any("3 pictures: merged records say two things" in s and "clocks" in s for s in said_so)
+    assert any("3 pictures: merged records say two things" in s and suites[0].command in s for s in said_so)
     for wanted, grey in zip((suites[2], suites[0]), (153, 51)):  # whichever of them is run is the one that stands
         work(wanted, store)
         build(store)
@@ -191,8 +191,8 @@ def test_drivers_that_contradict_each_other_make_one_board_that_says_so_until_a_
 def test_a_label_with_pictures_of_two_versions_says_so(tmp_path: Path) -> None:
     store, old, new = Store(tmp_path / "store"), version(tmp_path, 0.2), version(tmp_path, 0.6)
     work(old, store)
-    plan = make_plan(new, store, shard=(1, 2))
-    assert 0 < len(plan.jobs) < 3
+    shards = ((i, n) for n in range(2, 9) for i in range(1, n + 1))  # which of them holds what is decided by ids
+    plan = next(p for shard in shards if 0 < len((p := make_plan(new, store, shard=shard)).jobs) < 3)
     generate(plan, store)
     build(store)
     assert [line.samplers for b in boards(store, new) for line in b.lines] == [2]

@@ -16,7 +16,7 @@ from bench.store.index import build, query
 from bench.suites.load import load_suite
 from bench.suites.suite import Suite
 
-METHODS = {"direct", "multidiffusion", "direct:flux", "dype", "scale-dit"} | {
+METHODS = {"direct", "multidiffusion", "direct:flux", "dype", "scale-dit", "drspo", "panollama"} | {
     f"world-{c}" for c in ("truth", "tiled", "blurred", "suns")
 }
 
@@ -27,7 +27,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     toml, sets = re.subn(r"count = \d+", "count = 24", Path(find("suites", "miniature")).read_text())
     toml, rows = re.subn(r"set = { steps = \d+", "set = { steps = 3", toml.replace("kept = 13", "kept = 2"))
     toml, strides = re.subn(r"stride = 2\b", "stride = 4", toml)
-    assert (sets, rows, strides) == (2, 3, 1)
+    assert (sets, rows, strides) == (2, 4, 1)
     file = tmp_path_factory.mktemp("suite") / "miniature.toml"
     file.write_text(toml)
     return load_suite(file, {"limit": 2})
