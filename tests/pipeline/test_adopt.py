@@ -69,7 +69,7 @@ def test_what_is_told_of_them_is_kept_and_no_more(folder: Path, suite: Suite, st
     assert {r["cost"] for r in images.values()} == {None}
     assert {r["recipe"]["method"] for r in images.values()} == {"adopted:theirs"}
     assert images["harbour"]["flags"] == ["adopted", "flat"]
-    assert images["dune"]["flags"] == ["adopted", "lossy-source"]
+    assert images["dune"]["flags"] == ["adopted", "lossy-source", "flat"]
     assert store.read_image(images["reef"]["image_id"])[0, 0].tolist() == [60, 60, 60]
 
 
