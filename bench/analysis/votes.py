@@ -20,7 +20,7 @@ from bench.analysis.columns import measures
 from bench.analysis.samplers import labelled, values
 from bench.errors import ScrollBenchError, UsageError, near
 from bench.reading import read_text, refuse
-from bench.stats.means import bounds
+from bench.stats.intervals import bounds, finite
 from bench.stats.strengths import FIRST, SECOND, TIE, Strengths, bradley_terry
 
 if TYPE_CHECKING:
@@ -289,5 +289,5 @@ def _agreements(votes: Sequence[Vote], suite: Suite, store: Store) -> list[Agree
 
 def _agreement(metric: str, theme: str, prompts: Sequence[Sequence[float]]) -> Agreement:
     means = np.array([np.mean(p) for p in prompts], dtype=np.float64)
-    low, high = (float(end) for end in bounds(means)) if len(means) > 1 else (None, None)
+    low, high = finite(*bounds(means, span=(0.0, 1.0)))
     return Agreement(metric, theme, float(means.mean()), low, high, len(means), sum(map(len, prompts)))

@@ -66,7 +66,7 @@ def points(store: Store, suite: Suite, names: Sequence[str] = ()) -> list[dict[s
                     each[prompt].append(value)
             if each:
                 means = np.array([np.mean(v) for v in each.values()])
-                low, high = finite(*(float(end) for end in bounds(means, span=measure.range)))
+                low, high = finite(*bounds(means, span=measure.range))
                 rows.append({
                     "metric": measure.name, "curve": curve, "knob": knob, "x": x, "mean": float(means.mean()),
                     "low": low, "high": high, "prompts": len(means),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -222,6 +222,7 @@ def prompts_to_decide(n: int, half: float, distance: float) -> int | None:
     return max(n + 1, int(np.ceil(n * (half / distance) ** 2)))
 
 
-def finite(*ends: float | None) -> Iterable[float | None]:
+def finite(*ends: SupportsFloat | None) -> Iterable[float | None]:
     """Ends of intervals as they are kept: None where nothing can be said."""
-    return (float(end) if end is not None and np.isfinite(end) else None for end in ends)
+    known = (None if end is None else float(end) for end in ends)
+    return (end if end is not None and np.isfinite(end) else None for end in known)
