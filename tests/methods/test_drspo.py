@@ -188,6 +188,6 @@ def test_other_networks_loops_and_weights_of_another_network_are_refused(base: A
 
 
 def test_missing_weights_of_a_stage_say_how_to_train_them(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", "/nowhere")
+    monkeypatch.setattr(module, "WORLD", Path("/nowhere/world-sd"))
     with pytest.raises(PrerequisiteError, match=r"scrollbench train drspo --set stage=low --backbone world-sd"):
         ours(base, low="")
