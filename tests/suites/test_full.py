@@ -22,7 +22,7 @@ from tests.support.small import PLUGINS, SUITE, small, write_suite
 
 SUITES = {  # prompts a part
     "pano-1k": 1000, "panollama-table1": 1000, "drspo-table1": 420, "drspo-table2": 420, "msd-fig4": 5,
-    "scrollscape-table1": 1000, "scale-dit-4k": 195, "scroll-32k": 8,
+    "scrollscape-table1": 1000, "scrollscape-ablation": 1000, "scale-dit-4k": 195, "scroll-32k": 8,
 }  # fmt: skip
 
 # -- any suite of tier full, on the miniature
@@ -217,6 +217,10 @@ TABLES = {  # the rows of the papers' tables
     "scrollscape-table1": {
         "DyPE", "MultiDiffusion", "SyncDiffusion", "Tiled Diffusion", "ScrollScape", "FLUX.1-Krea",
         "FLUX.1-Krea, mu 1.15",
+    },
+    "scrollscape-ablation": {
+        "Wan2.1 vanilla", "ScrollScape w/o training", "ScrollScape w/o TAP", "ScrollScape w/o ScrollSR",
+        "ScrollScape (full)",
     },
     "scale-dit-4k": {
         "SANA", "Diffusion-4K", "UltraPixel", "URAE", "FLUX+SR (BSRGAN)", "DemoFusion", "DiffuseHigh", "HiDiffusion",

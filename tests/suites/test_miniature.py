@@ -16,7 +16,7 @@ from bench.store.index import build, query
 from bench.suites.load import load_suite
 from bench.suites.suite import Suite
 
-METHODS = {"direct", "multidiffusion", "direct:flux", "dype", "scale-dit", "drspo", "panollama"} | {
+METHODS = {"direct", "multidiffusion", "direct:flux", "dype", "scale-dit", "drspo", "panollama", "scrollscape"} | {
     f"world-{c}" for c in ("truth", "tiled", "blurred", "suns")
 }
 

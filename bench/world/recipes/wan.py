@@ -1,6 +1,6 @@
 """world-wan's base: a miniature of Wan2.1 that knows squares and near-still clips of squares, and nothing wider.
 
-Steps alternate between single pictures and clips of 15 latent frames whose camera stands or drifts by up to two
+Kinds are drawn evenly, so that rare things are learned too. Steps alternate between single pictures and clips of 15 latent frames whose camera stands or drifts by up to two
 cells. Wan's own positions, and noise of its own for every frame. The network answers with x0 on the flow path
 x_t = (1 - t) x0 + t eps (``prediction_type="sample"``, which Wan's sampler, UniPC, takes as it is), weighted
 min(1/t^2, 8). The umT5 encoder is small and trained along; padding behind a text is zeros, as in the pipeline.
@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import UMT5Config, UMT5EncoderModel
 
 from bench.world.obedience import obedience, summary
-from bench.world.recipes.bank import DATA, Bank, kept
+from bench.world.recipes.bank import DATA, Bank, evenly, kept
 from bench.world.recipes.tokens import make_t5_tokenizer
 from bench.world.recipes.vae import to_tensor
 from bench.world.recipes.wan_vae import encode
@@ -57,10 +57,12 @@ class WanRecipe:
         self.vae = AutoencoderKLWan.from_pretrained(out / "vae").float().eval()
         self.vae.register_to_config(_name_or_path="world-wan-vae")
         self.squares = self.cached(work / "wan-squares.npy", lambda: bank.squares[:SQUARES])
+        self.of_squares = evenly(bank.scenes[: len(self.squares)])
         self.scenes, seeds = near_still(min(CLIPS, len(bank.squares)), work / "wan-clips.json")
         self.clips = self.cached(
             work / "wan-clips.npy", lambda: np.stack([render(s, WIDTH, n).rgb for s, n in zip(self.scenes, seeds)])
         )
+        self.of_clips = evenly(self.scenes[: len(self.clips)])
         transformer = WanTransformer3DModel(**TRANSFORMER)
         nn.init.zeros_(transformer.condition_embedder.time_proj.weight)
         nn.init.zeros_(transformer.proj_out.weight)
@@ -100,9 +102,9 @@ class WanRecipe:
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, list[Scene], float]:
         """Latents (n, 16, frames, 8, 8), their scenes and the shift of the times for them."""
         if rng.random() < 0.5:
-            picks = np.sort(rng.integers(0, len(self.squares), self.batch))
+            picks = np.sort(rng.choice(len(self.squares), self.batch, p=self.of_squares))
             return tensor(self.squares[picks])[:, :, None], [self.bank.scenes[i] for i in picks], 2.0
-        picks = np.sort(rng.integers(0, len(self.clips), self.batch // 5))
+        picks = np.sort(rng.choice(len(self.clips), self.batch // 5, p=self.of_clips))
         clips = []
         for pick in picks:
             cells = int(rng.integers(-ROOM, ROOM + 1)) if rng.random() < 0.6 else 0

@@ -37,7 +37,7 @@ class WanVaeRecipe:
     name = "world-wan-vae"
     card = "vae/card.json"
     data = DATA
-    steps = 3000
+    steps = 5000
     batch = 32
     lr = 3e-3
 
