@@ -83,7 +83,7 @@ class Preferred:
         self.abar = torch.as_tensor(scheduler.alphas_cumprod).to(backbone.device)
         self.kind = scheduler.config["prediction_type"]
         self.training, self.held_out = split(data.pairs, knobs["held_out"])
-        self._seen: list[dict[str, float]] = []
+        self._seen: list[tuple[Tensor, ...]] = []
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
         from transformers.optimization import Adafactor
@@ -111,12 +111,12 @@ class Preferred:
         if own is not None:
             alone = dpo.inside(*own, self.knobs["beta"], self.knobs["convention"])
             loss = loss + self.knobs["windows_weight"] * dpo.preference_loss(alone)
-        self._seen.append(figures(loss, margin, policy, reference))
+        self._seen.append(tuple(x.detach() for x in (loss, margin, policy, reference)))
         return loss
 
     def measured(self) -> dict[str, float]:
         """Of the step just taken, the mean over its parts."""
-        seen, self._seen = self._seen, []
+        seen, self._seen = [figures(*one) for one in self._seen], []
         return {name: float(np.mean([one[name] for one in seen])) for name in seen[0]}
 
     def errors(
@@ -203,9 +203,8 @@ class Preferred:
 def figures(loss: Tensor, margin: Tensor, policy: Tensor, reference: Tensor) -> dict[str, float]:
     """What the curves show: ``distance`` is how far errors moved from the reference's."""
     return {
-        "loss": float(loss.detach()), "implicit_accuracy": dpo.accuracy(margin),
-        "margin": float(margin.detach().mean()),
-        "distance": float((policy.detach() - reference).abs().mean()),
+        "loss": float(loss), "implicit_accuracy": dpo.accuracy(margin), "margin": float(margin.mean()),
+        "distance": float((policy - reference).abs().mean()),
     }  # fmt: skip
 
 
