@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bench.pipeline.plan import make_plan as make_plan
     from bench.pipeline.run import run as run
     from bench.pipeline.score import score as score
+    from bench.pipeline.train import preference_accuracy as preference_accuracy
     from bench.pipeline.train import train as train
     from bench.prompts.sets import load_prompts as load_prompts
     from bench.registry import extractor as extractor
@@ -73,7 +74,7 @@ PUBLIC = {  # module: its public names
     "bench.pipeline.plan": "make_plan",
     "bench.pipeline.generate": "generate",
     "bench.pipeline.score": "score",
-    "bench.pipeline.train": "train",
+    "bench.pipeline.train": "train preference_accuracy",
     "bench.pipeline.measure": "evaluate",
     "bench.pipeline.run": "run",
     "bench.pipeline.adopt": "adopt propose",

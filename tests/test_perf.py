@@ -26,6 +26,7 @@ from benchmarks import (
     flux_step,
     overhead,
     pages,
+    preference_step,
     sampling,
     scoring,
     scroll,
@@ -344,6 +345,20 @@ def test_a_clip_of_wans_architecture_takes_the_memory_that_was_predicted(
     predicted = wan_clip.predicted
     monkeypatch.setattr(wan_clip, "predicted", lambda *asked: (1.0, predicted(*asked)[1] // 2))
     assert "were predicted" in wan_clip.clip(Settings(tmp_path, quick=True)).faults[0]
+
+
+def test_a_step_of_preferences_on_sdxls_architecture_takes_the_memory_that_was_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = preference_step.preference_step(Settings(tmp_path, quick=True))
+    assert report.faults == []
+    assert [row["stage"] for row in report.tables["one step"]] == ["low"]
+    (row,) = report.tables["one step"]
+    known = 1.0, int(row["predicted GB"] * 1e9) // 2
+    monkeypatch.setattr(preference_step, "predicted", lambda *asked: known)  # the controls
+    monkeypatch.setattr(preference_step, "ROOM", 1e-6)
+    faults = preference_step.preference_step(Settings(tmp_path, quick=True)).faults
+    assert [("were predicted" in f, "of a GPU" in f) for f in faults] == [(False, True), (True, False)]
 
 
 # -- the walk

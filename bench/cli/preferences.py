@@ -10,7 +10,7 @@ import typer
 import bench
 from bench.cli import console
 from bench.cli.console import App
-from bench.cli.options import Json, Selection, selection
+from bench.cli.options import Json, Selection, selection, settings
 
 preferences_app = App(
     "preferences", "Pairs of pictures, the better one first, from what is in a store.",
@@ -58,3 +58,26 @@ def show(
         return
     console.result(found.card, False)
     console.records(rows, False)
+
+
+@preferences_app.verb(
+    "scrollbench preferences accuracy build/preferences --stage low --weights build/low --backbone world-sd"
+)
+def accuracy(
+    folder: Annotated[Path, typer.Argument(help="Preferences that the weights did not learn from.")],
+    weights: Annotated[str, typer.Option("--weights", help="A stage's weights: a file, or the folder it lies in.")],
+    stage: Annotated[str, typer.Option("--stage", help="low or high.")] = "low",
+    backbone: Annotated[str, typer.Option("--backbone", help="What was trained on.")] = "sdxl",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another setting of the training: NAME=VALUE. Repeatable.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Repository or folder of the backbone.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1.")] = None,
+    json: Json = False,
+) -> None:
+    """How often DRSPO's weights prefer the winner more than the network without them, with its interval."""
+    options = {k: v for k, v in {"model": model, "device": device}.items() if v is not None}
+    found = bench.preference_accuracy(
+        folder, weights, stage, backbone, options=options, settings=settings(set_, "a training")
+    )
+    console.result(found, json)

@@ -11,6 +11,7 @@ from bench.reading import expanded
 from bench.registry import find, trainer_of
 from bench.world.recipes.pairs import World
 from methods.backbones.factory import Choice
+from methods.shared import lora
 from methods.training.loop import Step
 from methods.training.loop import train as fit
 from methods.training.pictures import Folder, Pictures
@@ -65,6 +66,33 @@ def train(
     if card.exists() and not (work / method / "checkpoint.pt").exists():
         raise UsageError(f"{card} tells of a training that is not in {work}: choose another --out, or its --work")
     return fit(make, method, work, out, bank=None, steps=steps, seed=seed, report=report)
+
+
+def preference_accuracy(
+    folder: Path,
+    weights: str,
+    stage: str,
+    backbone: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """:func:`methods.training.drspo.accuracy` of a folder: how often a stage's weights prefer the winner.
+
+    Args:
+        weights: a file, or the folder it lies in.
+        options: of the backbone, as for :func:`train`.
+        settings: of the training, as for :func:`train`.
+
+    Raises:
+        UsageError: no preferences, weights of another network, settings out of range.
+        PrerequisiteError: no such weights.
+    """
+    from methods.training import drspo
+
+    path = lora.find(weights, "--weights takes what `scrollbench train drspo` writes to its --out")
+    chosen = Choice(find("backbones", backbone), dict(options or {}))
+    return drspo.accuracy(chosen, Preferences(folder), stage, path, **(settings or {}))
 
 
 def pictures(data: str) -> Pictures | Preferences:

@@ -36,6 +36,7 @@ from torch.nn.functional import interpolate
 
 from bench.errors import UsageError, near
 from bench.registry import trainer
+from bench.stats.intervals import bounds
 from bench.types import Canvas
 from methods.backbones.factory import Choice
 from methods.drspo import ADAPTED, STAGES, blueprint_size
@@ -82,7 +83,7 @@ class Preferred:
         self.abar = torch.as_tensor(scheduler.alphas_cumprod).to(backbone.device)
         self.kind = scheduler.config["prediction_type"]
         self.training, self.held_out = split(data.pairs, knobs["held_out"])
-        self._seen: list[dict[str, float]] = []
+        self._seen: list[tuple[Tensor, ...]] = []
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
         from transformers.optimization import Adafactor
@@ -110,12 +111,12 @@ class Preferred:
         if own is not None:
             alone = dpo.inside(*own, self.knobs["beta"], self.knobs["convention"])
             loss = loss + self.knobs["windows_weight"] * dpo.preference_loss(alone)
-        self._seen.append(figures(loss, margin, policy, reference))
+        self._seen.append(tuple(x.detach() for x in (loss, margin, policy, reference)))
         return loss
 
     def measured(self) -> dict[str, float]:
         """Of the step just taken, the mean over its parts."""
-        seen, self._seen = self._seen, []
+        seen, self._seen = [figures(*one) for one in self._seen], []
         return {name: float(np.mean([one[name] for one in seen])) for name in seen[0]}
 
     def errors(
@@ -171,22 +172,26 @@ class Preferred:
         return made
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """On pairs of prompts that were not trained on, at fixed times and noise: implicit accuracy and margin."""
-        margins, away = [], []
-        for i, pair in enumerate(self.held_out):
-            for t in TIMES:
+    def margins(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        """Of pairs at fixed times and noise: margins (pairs, times), and how far errors are from the reference's."""
+        margins, away = torch.zeros(2, len(pairs), len(TIMES))
+        for i, pair in enumerate(pairs):
+            for k, t in enumerate(TIMES):
                 noise = torch.Generator().manual_seed(FREE + i)
                 at = torch.tensor([min(t, len(self.abar) - 1)])
                 policy, reference, _ = self.errors([pair], at, noise, [False])
-                margins.append(dpo.inside(policy, reference, self.knobs["beta"], self.knobs["convention"]))
-                away.append(float((policy - reference).abs().mean()))
-        if not margins:
+                margins[i, k] = dpo.inside(policy, reference, self.knobs["beta"], self.knobs["convention"])
+                away[i, k] = (policy - reference).abs().mean()
+        return margins, away
+
+    def evaluate(self) -> dict[str, float]:
+        """On pairs of prompts that were not trained on: implicit accuracy and margin."""
+        if not self.held_out:
             return {}
-        together = torch.cat(margins)
+        margins, away = self.margins(self.held_out)
         return {
-            "pairs": float(len(self.held_out)), "implicit_accuracy": dpo.accuracy(together),
-            "margin": float(together.mean()), "distance": float(np.mean(away)),
+            "pairs": float(len(self.held_out)), "implicit_accuracy": dpo.accuracy(margins.flatten()),
+            "margin": float(margins.mean()), "distance": float(away.mean()),
         }  # fmt: skip
 
     def save(self, folder: Path) -> None:
@@ -198,9 +203,8 @@ class Preferred:
 def figures(loss: Tensor, margin: Tensor, policy: Tensor, reference: Tensor) -> dict[str, float]:
     """What the curves show: ``distance`` is how far errors moved from the reference's."""
     return {
-        "loss": float(loss.detach()), "implicit_accuracy": dpo.accuracy(margin),
-        "margin": float(margin.detach().mean()),
-        "distance": float((policy.detach() - reference).abs().mean()),
+        "loss": float(loss), "implicit_accuracy": dpo.accuracy(margin), "margin": float(margin.mean()),
+        "distance": float((policy - reference).abs().mean()),
     }  # fmt: skip
 
 
@@ -292,6 +296,39 @@ def drspo(
         if stage == "high":
             _windows(outline, size, knobs)
     return lambda bank, work, out: Preferred(backbone.load(), data, knobs, backbone.describe().weights_digest)
+
+
+def accuracy(backbone: Choice, data: Preferences, stage: str, weights: Path, **settings: Any) -> dict[str, Any]:
+    """Implicit accuracy of a stage's weights: how often they prefer the winner more than the network without them.
+
+    Args:
+        data: preferences; whether the weights learned from them is for the caller to know.
+        stage: ``low`` or ``high``.
+        weights: their file.
+        settings: others of :func:`drspo`, such as ``scale``, ``window`` and ``stride``.
+
+    Returns:
+        ``pairs`` and ``prompts`` as counts, ``implicit_accuracy`` over the pairs at five times each, in [0, 1], ``low``
+        and ``high``, its 95 % interval over prompts, and the mean ``margin``.
+
+    Raises:
+        UsageError: as :func:`drspo`, or weights of another network.
+    """
+    given = drspo.resolve({**settings, "stage": stage, "held_out": 0.0, "checkpointing": False})
+    make = drspo.fn(backbone, data, **given)
+    network = backbone.outline()
+    lora.check(weights, lora.layers(network.parts["unet"], ADAPTED), (), network.name)
+    recipe = make(None, Path(), Path())
+    recipe.module.wear(lora.load(weights))
+    margins, _ = recipe.margins(data.pairs)
+    by_prompt: dict[str, list[float]] = {}
+    for pair, row in zip(data.pairs, margins):
+        by_prompt.setdefault(pair.prompt_id, []).append(dpo.accuracy(row))
+    low, high = bounds(np.array([np.mean(shares) for shares in by_prompt.values()]), span=(0.0, 1.0))
+    return {
+        "pairs": len(data.pairs), "prompts": len(by_prompt), "implicit_accuracy": dpo.accuracy(margins.flatten()),
+        "low": float(low), "high": float(high), "margin": float(margins.mean()),
+    }  # fmt: skip
 
 
 def _check(knobs: Mapping[str, Any]) -> None:

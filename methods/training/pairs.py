@@ -27,3 +27,9 @@ class Pairs(nn.Module):
     def adapter(self) -> dict[str, lora.Lora]:
         """By the names of their layers, as the networks of :mod:`methods.shared` take them."""
         return {name: lora.Lora(a, b, self.factor) for name, a, b in zip(self.names, self.a, self.b, strict=True)}
+
+    def wear(self, adapter: lora.Adapter) -> None:
+        """Take the pairs of an adapter, of whatever rank, in place of these."""
+        for name, a, b in zip(self.names, self.a, self.b, strict=True):
+            pair = adapter[name]
+            a.data, b.data = pair.a.to(a), pair.b.to(b) * (pair.scale / self.factor)

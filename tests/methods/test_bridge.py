@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from methods.training.bridge import Bridge, bridge, masked
 from methods.training.pictures import Kind
 from methods.training.prodigy import Prodigy
 from tests.support.close import rounding
+from tests.support.killed import killed
 from tests.support.tiny import pictures as smooth
 from tests.support.tiny_pipelines import write_flux, write_sdxl
 
@@ -78,24 +80,12 @@ def kept(place: Path) -> dict[str, Any]:
     return {k: v for k, v in saved.items() if k not in ("seconds", "settings")}
 
 
-def killed(folder: Path, network: Path, place: Path) -> int:
-    """How a process ended that trains and is killed after its second step."""
-    child = os.fork()  # torch and all else is there already
-    if not child:
-        torch.set_num_threads(1)  # a fork has none of its parent's threads
-        try:
-            trained(folder, network, place, report=lambda at: at.step == 2 and os.kill(os.getpid(), signal.SIGKILL))
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def test_a_training_killed_and_resumed_is_equal_in_every_bit_and_loads_as_a_bridge(
     folder: Path, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("methods.training.loop.CHECKPOINT_EVERY", 1)
     whole = trained(folder, network, tmp_path / "whole")
-    assert killed(folder, network, tmp_path / "killed") == -signal.SIGKILL
+    assert killed(partial(trained, folder, network, tmp_path / "killed"), step=2) == -signal.SIGKILL
     assert kept(tmp_path / "killed")["step"] == 1
     assert not (tmp_path / "killed/out").exists()
     shutil.copytree(tmp_path / "killed/work", tmp_path / "forgetful/work")

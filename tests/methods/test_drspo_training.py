@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ from methods.drspo import drspo as sampler
 from methods.training import dpo
 from methods.training.drspo import Preferred, drspo, split
 from methods.training.preferences import Pair, Preferences
+from tests.support.killed import killed
 from tests.support.tiny import pictures as drawn
 from tests.support.tiny_pipelines import write_sdxl
 
@@ -41,14 +46,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, rgb in enumerate(drawn(10, 32, 16)):
         better, worse = (store.write_image(made) for made in (255 - rgb // 4, rgb // 4))
         pairs.append(Pair("2to1", f"p{i}", f"a photo of {i}", "", 32, 16, better, worse, "a", "b", 0, 0, 2.0, 1.0))
-    shots = [Shot("2to1", p.prompt_id, p.prompt, "", 32, 16, "a", 0, p.winner, 2.0, 1) for p in pairs]
-    write(store, folder / "p", shots, pairs, {"suite": "tiny@1", "score": "brightness"})
+    written(folder, "p", pairs)
     return folder
 
 
-def trained(place: Path, out: Path, steps: int = 3, **settings: Any) -> dict[str, Any]:
+def written(folder: Path, name: str, pairs: list[Pair]) -> Path:
+    shots = [Shot("2to1", p.prompt_id, p.prompt, "", 32, 16, "a", 0, p.winner, 2.0, 1) for p in pairs]
+    write(Store(folder / "store"), folder / name, shots, pairs, {"suite": "tiny@1", "score": "brightness"})
+    return folder / name
+
+
+def trained(
+    place: Path, out: Path, steps: int = 3, report: Callable[[Any], None] = lambda at: None, **settings: Any
+) -> dict[str, Any]:
     return bench.train(
-        "drspo", str(place / "p"), "sd15", out / "out", work=out / "work", steps=steps,
+        "drspo", str(place / "p"), "sd15", out / "out", work=out / "work", steps=steps, report=report,
         options={"model": str(place / "sd")}, settings={**SETTINGS, **settings},
     )  # fmt: skip
 
@@ -102,27 +114,24 @@ def test_steps_make_the_winner_likelier_than_the_reference_does(place: Path, swa
     assert (float(stepped(made).detach()) < math.log(2) - 1e-3) is not swapped
 
 
-def test_an_interrupted_training_ends_with_the_same_weights_and_curves(
+def test_a_training_killed_and_resumed_ends_with_the_same_weights_and_curves(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("methods.training.loop.CHECKPOINT_EVERY", 2)
-    trained(place, tmp_path / "a", steps=4)
 
-    class Stop(Exception):
-        pass
+    def made(folder: str) -> list[bytes]:
+        names = ("pytorch_lora_weights.safetensors", "curves.csv")
+        return [(tmp_path / folder / "out" / name).read_bytes() for name in names]
 
-    def report(progress: Any) -> None:
-        if progress.step == 3:
-            raise Stop
-
-    with pytest.raises(Stop):
-        bench.train(
-            "drspo", str(place / "p"), "sd15", tmp_path / "b/out", work=tmp_path / "b/work", steps=4, report=report,
-            options={"model": str(place / "sd")}, settings=SETTINGS,
-        )  # fmt: skip
-    trained(place, tmp_path / "b", steps=4)
-    for name in ("pytorch_lora_weights.safetensors", "curves.csv"):
-        assert (tmp_path / "a/out" / name).read_bytes() == (tmp_path / "b/out" / name).read_bytes()
+    trained(place, tmp_path / "whole", steps=4)
+    assert killed(partial(trained, place, tmp_path / "killed", steps=4), step=3) == -signal.SIGKILL
+    assert not (tmp_path / "killed/out").exists()
+    shutil.copytree(tmp_path / "killed", tmp_path / "forgetful")
+    trained(place, tmp_path / "killed", steps=4)
+    assert made("killed") == made("whole")
+    monkeypatch.setattr("transformers.optimization.Adafactor.load_state_dict", lambda self, state: None)  # the control
+    trained(place, tmp_path / "forgetful", steps=4)
+    assert made("forgetful") != made("whole")
 
 
 def test_one_window_of_the_high_stage_is_the_low_stage(place: Path) -> None:
@@ -179,6 +188,27 @@ def test_a_spike_ends_the_training_and_keeps_the_last_checkpoint(
         trained(place, tmp_path, steps=4)
     assert (tmp_path / "work/drspo/checkpoint.pt").read_bytes() == before
     json.loads((tmp_path / "out/card.json").read_text())
+
+
+@pytest.mark.parametrize("stage", ["low", "high"])
+def test_accuracy_of_weights_is_what_their_training_said_of_the_same_pairs(
+    place: Path, tmp_path: Path, stage: str
+) -> None:
+    options, given = {"model": str(place / "sd")}, {"scale": 1.0, "stride": 2}
+
+    def found(pairs: Path, weights: Path) -> dict[str, Any]:
+        return bench.preference_accuracy(pairs, str(weights), stage, "sd15", options=options, settings=given)
+
+    card = trained(place, tmp_path, steps=6, stage=stage)
+    _, held = split(Preferences(place / "p").pairs, 0.1)
+    turned = [Pair(**{**vars(p), "winner": p.loser, "loser": p.winner}) for p in held]
+    right = found(written(place, f"held-{stage}", held), tmp_path / "out")
+    wrong = found(written(place, f"turned-{stage}", turned), tmp_path / "out")
+    # The card is of weights before they are halved.
+    assert right["margin"] == pytest.approx(card["held_out"]["margin"], rel=0.05)
+    assert right["implicit_accuracy"] == card["held_out"]["implicit_accuracy"]
+    assert wrong["margin"] == pytest.approx(-right["margin"], rel=1e-3)
+    assert found(place / "p", tmp_path / "out")["prompts"] == 10
 
 
 def test_prompts_that_are_held_out_are_always_the_same_and_never_trained_on(place: Path) -> None:
