@@ -20,7 +20,7 @@ def bench(session: nox.Session) -> None:
     given = session.posargs
     report = [] if "--report" in given else ["--report", "results/report"]
     # The miniature's networks are too small to fill several cores by threads: a child a core is twice as fast.
-    said = ("--suite", "-s", "--tier", "--executor", "--workers", "--device")
+    said = ("--suite", "-s", "--tier", "--executor", "--workers")
     chosen = "SCROLLBENCH_EXECUTOR" in os.environ or any(word.startswith(said) for word in given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     workers = [] if chosen or cores == 1 else ["--workers", str(min(cores, MOST_WORKERS))]
