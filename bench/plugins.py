@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.errors import UsageError
-from bench.source import neighbours
+from bench.source import FILE, neighbours
 
 
 def load_file(path: Path) -> types.ModuleType:
@@ -30,7 +30,7 @@ Stamp = tuple[tuple[str, Path, int, int], ...]  # a file and what it imports fro
 
 @cache
 def _load(path: Path, stamp: Stamp) -> types.ModuleType:
-    name = f"scrollbench_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{FILE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     module = types.ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module

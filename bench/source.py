@@ -27,6 +27,7 @@ from bench.syntax import Import, Module, Names, Ref, known, parse
 
 OURS = ("bench", "methods")
 MACHINERY = ("bench.source", "bench.syntax")  # no part of what it names: ``ID_VERSION`` tells of it
+FILE = "scrollbench_file_"  # so begin the names of modules that are files (:mod:`bench.plugins`)
 ROUNDS = 4  # how far a definition's hash sees what it draws on; what lies farther is still in the digest, by itself
 
 Root = Callable[..., Any] | type | str
@@ -93,7 +94,9 @@ def _scope(module: str) -> _Scope:
     top, file = module.partition(".")[0], _loaded(module)
     if top in OURS:
         return _Scope(OURS)
-    if file is not None and (top == module or top == "__main__"):  # a file: its neighbours are its own
+    if top == "__main__" or top.startswith(FILE):  # a file of no distribution: only its neighbours are its own
+        return _Scope(OURS, file.parent if file else None)
+    if file is not None and top == module:
         return _Scope((*OURS, *_distribution(top)), file.parent)
     return _Scope((*OURS, top, *_distribution(top)))
 

@@ -22,6 +22,7 @@ import numpy as np
 from bench.analysis.columns import belongs, measures, run_command, text
 from bench.errors import UsageError, near
 from bench.store.commit import write_file
+from bench.store.engine import cursor
 from bench.store.index import NAME, query
 from methods.training.preferences import CARD, IMAGES, PAIRS, PICTURES, Pair
 
@@ -225,11 +226,9 @@ def write(store: Store, out: Path, shots: Sequence[Shot], pairs: Sequence[Pair],
 
 
 def _parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    import duckdb
-
     kinds = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE"}
     columns = ", ".join(f'"{name}" {kinds[type(value)]}' for name, value in rows[0].items())
-    with duckdb.connect() as con:
-        con.execute(f"create table rows ({columns})")
+    with cursor() as con:
+        con.execute(f"create temp table rows ({columns})")
         con.executemany(f"insert into rows values ({', '.join('?' * len(rows[0]))})", [list(r.values()) for r in rows])
         con.table("rows").write_parquet(str(path))

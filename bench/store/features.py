@@ -19,6 +19,7 @@ import numpy as np
 from bench.errors import StoreError
 from bench.ids import file_digest
 from bench.store.commit import sync_folder, writing
+from bench.store.engine import cursor
 
 Key = tuple[str, str]  # image id, view key (bench.views.key)
 PART = 64  # keys per part
@@ -87,7 +88,7 @@ class Features:
         import duckdb
 
         try:
-            with duckdb.connect() as con:
+            with cursor() as con:
                 rows = con.execute("select distinct image_id, view from read_parquet(?)", [str(part)]).fetchall()
         except duckdb.Error as error:
             self._set_aside(part, str(error).partition("\n")[0])
@@ -110,7 +111,7 @@ class Features:
         try:
             if file_digest(part) != part.stem:
                 raise ValueError("its bytes do not match its name")
-            with duckdb.connect() as con:
+            with cursor() as con:
                 query = "select image_id, view, vector from read_parquet(?) order by image_id, view, idx"
                 columns = con.execute(query, [str(part)]).fetchnumpy()
         except (duckdb.Error, ValueError, OSError) as error:
@@ -154,7 +155,7 @@ def _write(folder: Path, rows: dict[Key, np.ndarray]) -> Path:
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     size = _bytes(rows)
     try:
-        with duckdb.connect() as con:
+        with cursor() as con:
             con.register("part", table)
             target = str(temporary).replace("'", "''")
             query = "select image_id, view, idx::integer as idx, vector::float[] as vector from part"

@@ -14,12 +14,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import StoreError, UsageError, near
 from bench.store.commit import sync_folder, writing
+from bench.store.engine import attached, cursor
 from bench.store.index_rows import Row, tabulate
 from bench.store.places import places
 from bench.store.records import Record, no_cycles
@@ -56,9 +58,7 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".index-", suffix=".tmp"))
         try:
-            with duckdb.connect() as con:
-                con.execute(f"attach '{_quoted(scratch / NAME)}' as leaderboard (storage_version '{STORAGE}')")
-                con.execute("use leaderboard")
+            with cursor() as con, attached(con, scratch / NAME, f"storage_version '{STORAGE}'") as name:
                 for table, columns in TABLES.items():
                     _fill(con, table, columns, rows[table], scratch / "rows.json")
                 for view, sql in VIEWS.items():
@@ -66,9 +66,7 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
                 for table, sql in DERIVED.items():
                     con.execute(f"insert into {table} by name {sql}")
                 _load(con, "place", TABLES["place"], list(places(con)), scratch / "rows.json")
-                con.execute("checkpoint leaderboard")  # all of it is in the one file that is moved
-                con.execute("use memory")
-                con.execute("detach leaderboard")
+                con.execute(f"checkpoint {name}")  # all of it is in the one file that is moved
             with (scratch / NAME).open("rb") as f:
                 os.fsync(f.fileno())
             _put(scratch / NAME, path)
@@ -115,7 +113,7 @@ def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str]
         )
     _refuse_sidecars(path)
     try:
-        with duckdb.connect(str(path), read_only=True, config=LOCKED if locked else {}) as con:
+        with _opened(path, locked) as con:
             _refuse_sidecars(path)  # one that came in between was replayed just now
             result: duckdb.DuckDBPyConnection | None = con.execute(sql)
             if result is None:
@@ -133,6 +131,19 @@ def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str]
         if isinstance(error, duckdb.PermissionException):
             raise UsageError(f"only the leaderboard can be read here, and nothing written. {text}") from error
         raise UsageError(f"the leaderboard does not understand this SQL. {text}") from error
+
+
+@contextmanager
+def _opened(path: Path, locked: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A leaderboard, read-only; ``locked`` in a DuckDB of its own, whose locks are for good."""
+    import duckdb
+
+    if locked:
+        with duckdb.connect(str(path), read_only=True, config=LOCKED) as con:
+            yield con
+    else:
+        with cursor() as con, attached(con, path, "read_only"):
+            yield con
 
 
 def _put(made: Path, path: Path) -> None:

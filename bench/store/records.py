@@ -121,12 +121,12 @@ def _digest(rest: bytes) -> str:
 
 def _plain(value: Any) -> Any:
     """What is like a value of JSON becomes one: mappings, tuples, numbers and texts of classes of their own."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if value is None or isinstance(value, bool):
-        return value
     like = next((kind for kind in (int, float) if isinstance(value, kind)), None)
     return like(value) if like else str.__str__(value) if isinstance(value, str) else value
 
