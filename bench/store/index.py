@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,8 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".index-", suffix=".tmp"))
         try:
-            with duckdb.connect() as con:
-                con.execute(f"attach '{_quoted(scratch / NAME)}' as leaderboard (storage_version '{STORAGE}')")
+            with _literal(scratch) as folder, duckdb.connect() as con:
+                con.execute(f"attach '{_quoted(folder / NAME)}' as leaderboard (storage_version '{STORAGE}')")
                 con.execute("use leaderboard")
                 for table, columns in TABLES.items():
                     _fill(con, table, columns, rows[table], scratch / "rows.json")
@@ -115,7 +116,10 @@ def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str]
         )
     _refuse_sidecars(path)
     try:
-        with duckdb.connect(str(path), read_only=True, config=LOCKED if locked else {}) as con:
+        with (
+            _literal(path.parent) as folder,
+            duckdb.connect(str(folder / path.name), read_only=True, config=LOCKED if locked else {}) as con,
+        ):
             _refuse_sidecars(path)  # one that came in between was replayed just now
             result: duckdb.DuckDBPyConnection | None = con.execute(sql)
             if result is None:
@@ -133,6 +137,19 @@ def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str]
         if isinstance(error, duckdb.PermissionException):
             raise UsageError(f"only the leaderboard can be read here, and nothing written. {text}") from error
         raise UsageError(f"the leaderboard does not understand this SQL. {text}") from error
+
+
+@contextmanager
+def _literal(folder: Path) -> Iterator[Path]:
+    """The folder by a name that DuckDB takes as it is: it ends database names at ``?`` and turns backslashes round."""
+    whole = folder.absolute()
+    if not ({"?", "\\"} - {os.sep}) & set(str(whole)):
+        yield whole
+        return
+    with tempfile.TemporaryDirectory(prefix="scrollbench-") as beside:
+        link = Path(beside) / "store"
+        link.symlink_to(whole, target_is_directory=True)
+        yield link
 
 
 def _put(made: Path, path: Path) -> None:
