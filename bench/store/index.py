@@ -56,20 +56,23 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
         rows = tabulate(records)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".index-", suffix=".tmp"))
+        work = scratch.absolute() if _literal(scratch) else Path(tempfile.mkdtemp(prefix="scrollbench-"))
         try:
-            with _literal(scratch) as folder, duckdb.connect() as con:
-                con.execute(f"attach '{_quoted(folder / NAME)}' as leaderboard (storage_version '{STORAGE}')")
+            with duckdb.connect() as con:
+                con.execute(f"attach '{_quoted(work / NAME)}' as leaderboard (storage_version '{STORAGE}')")
                 con.execute("use leaderboard")
                 for table, columns in TABLES.items():
-                    _fill(con, table, columns, rows[table], scratch / "rows.json")
+                    _fill(con, table, columns, rows[table], work / "rows.json")
                 for view, sql in VIEWS.items():
                     con.execute(f"create view {view} as {sql}")
                 for table, sql in DERIVED.items():
                     con.execute(f"insert into {table} by name {sql}")
-                _load(con, "place", TABLES["place"], list(places(con)), scratch / "rows.json")
+                _load(con, "place", TABLES["place"], list(places(con)), work / "rows.json")
                 con.execute("checkpoint leaderboard")  # all of it is in the one file that is moved
                 con.execute("use memory")
                 con.execute("detach leaderboard")
+            if not (scratch / NAME).exists():
+                shutil.copyfile(work / NAME, scratch / NAME)
             with (scratch / NAME).open("rb") as f:
                 os.fsync(f.fileno())
             _put(scratch / NAME, path)
@@ -79,6 +82,7 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
             ) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
     return path
 
 
@@ -117,8 +121,8 @@ def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str]
     _refuse_sidecars(path)
     try:
         with (
-            _literal(path.parent) as folder,
-            duckdb.connect(str(folder / path.name), read_only=True, config=LOCKED if locked else {}) as con,
+            _readable(path) as file,
+            duckdb.connect(str(file), read_only=True, config=LOCKED if locked else {}) as con,
         ):
             _refuse_sidecars(path)  # one that came in between was replayed just now
             result: duckdb.DuckDBPyConnection | None = con.execute(sql)
@@ -139,17 +143,24 @@ def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str]
         raise UsageError(f"the leaderboard does not understand this SQL. {text}") from error
 
 
+def _literal(path: Path) -> bool:
+    """Whether DuckDB takes a name as it is: it ends names of databases at ``?`` and turns backslashes round."""
+    return not ({"?", "\\"} - {os.sep}) & set(str(path.absolute()))
+
+
 @contextmanager
-def _literal(folder: Path) -> Iterator[Path]:
-    """The folder by a name that DuckDB takes as it is: it ends database names at ``?`` and turns backslashes round."""
-    whole = folder.absolute()
-    if not ({"?", "\\"} - {os.sep}) & set(str(whole)):
-        yield whole
+def _readable(path: Path) -> Iterator[Path]:
+    """A leaderboard under a name that DuckDB takes; a link beside it, or a copy, where its own is none."""
+    if _literal(path):
+        yield path.absolute()
         return
-    with tempfile.TemporaryDirectory(prefix="scrollbench-") as beside:
-        link = Path(beside) / "store"
-        link.symlink_to(whole, target_is_directory=True)
-        yield link
+    with tempfile.TemporaryDirectory(prefix="scrollbench-") as folder:
+        other = Path(folder) / NAME
+        try:
+            os.link(path, other)
+        except OSError:  # on another disk
+            shutil.copyfile(path, other)
+        yield other
 
 
 def _put(made: Path, path: Path) -> None:
