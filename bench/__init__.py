@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bench.catalogue.doctor import examine as examine
     from bench.catalogue.listing import describe as describe
     from bench.catalogue.listing import listing as listing
+    from bench.catalogue.new import write_new as write_new
     from bench.catalogue.start import start as start
     from bench.errors import ScrollBenchError as ScrollBenchError
     from bench.noise import Noise as Noise
@@ -93,5 +94,6 @@ PUBLIC = {  # module: its public names
     "bench.catalogue.doctor": "examine",
     "bench.catalogue.start": "start",
     "bench.catalogue.conformance": "check",
+    "bench.catalogue.new": "write_new",
 }
 __getattr__ = names(__name__, {name: module for module, text in PUBLIC.items() for name in text.split()})

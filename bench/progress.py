@@ -12,8 +12,8 @@ class Progress(Protocol):
         """A stage of ``total`` units begins."""
         ...
 
-    def advance(self, stage: str, n: int = 1, note: str = "") -> None:
-        """``n`` more units are done."""
+    def advance(self, stage: str, n: int = 1, note: str = "", left: float | None = None) -> None:
+        """``n`` more units are done; ``left`` seconds to go, where the work knows better than units tell."""
         ...
 
     def finish(self, stage: str) -> None:
@@ -27,7 +27,7 @@ class Silent:
     def start(self, stage: str, total: int) -> None:
         """Nothing."""
 
-    def advance(self, stage: str, n: int = 1, note: str = "") -> None:
+    def advance(self, stage: str, n: int = 1, note: str = "", left: float | None = None) -> None:
         """Nothing."""
 
     def finish(self, stage: str) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KERNEL = (
-    "version", "errors", "device", "lazy", "types", "ids", "syntax", "source", "reading", "noise", "plugins",
-    "registry", "views", "progress", "toml",
+    "version", "errors", "device", "lazy", "types", "returned", "ids", "syntax", "source", "reading", "noise",
+    "plugins", "registry", "views", "progress", "toml",
 )  # fmt: skip
 ORDER = (  # a package imports only itself and what stands before it
     *(f"bench.{name}" for name in KERNEL),

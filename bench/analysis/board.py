@@ -152,13 +152,13 @@ class Row:
 
     line: Line
     adopted: bool  # made elsewhere
-    lossy: bool  # brought in from files that had lost something already (JPEG)
+    lossy: bool  # brought in from files that had lost something already (JPEG), or resized
     untidy: bool = False  # its sampler left the backbone or settings changed
     spots: Mapping[str, Spot] = field(default_factory=dict)
 
     @property
     def marks(self) -> str:
-        """† descends on a metric while sampling, ‡ made elsewhere, § from lossy files, ¶ left things changed."""
+        """† descends on a metric while sampling, ‡ made elsewhere, § lossy or resized, ¶ left things changed."""
         return "†" * bool(self.line.optimises) + "‡" * self.adopted + "§" * self.lossy + "¶" * self.untidy
 
 
@@ -185,7 +185,7 @@ def sections(store: Store, suite: Suite) -> list[Section]:
     where = f"where suite_digest = {text(suite.digest)}"
     found = query(store, f"""
         select part, m.method, coalesce(bool_or(list_contains(flags, 'adopted')), false),
-               coalesce(bool_or(list_contains(flags, 'lossy-source')), false),
+               coalesce(bool_or(list_has_any(flags, ['lossy-source', 'resized'])), false),
                coalesce(bool_or(list_has_any(flags, ['changed-backbone', 'changed-settings'])), false)
         from picture m {where} group by part, m.method""")[1]  # fmt: skip
     flags = {(part, method): (adopted, lossy, untidy) for part, method, adopted, lossy, untidy in found}

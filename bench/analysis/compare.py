@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.analysis.columns import Measure, company, measures
+from bench.analysis.columns import COMPARED, Measure, company, measures
 from bench.analysis.samplers import Side, Values, labelled, values
 from bench.analysis.set_rows import SetReader
 from bench.errors import ScrollBenchError
@@ -98,6 +98,7 @@ class Report:
     cells: int  # pictures the suite wants of a sampler
     made: tuple[int, int]
     equal: int
+    of: str = "pictures"  # what is counted
 
 
 def compare(
@@ -136,7 +137,7 @@ def compare(
             family = together.pair(measure.name, one.name, two.name)
             base = Comparison(part.name, measure, family=family, exact=equal == cells)
             c = _sets(suite, base, one, two, caches) if measure.of_set else _images(suite, base, one, two, numbers)
-            found.append(_corrected(c))
+            found.append(corrected(c))
     return Report(
         one, two,
         tuple(found),
@@ -150,7 +151,7 @@ def _made(side: Side) -> int:
     return sum(c.image_id is not None for c in side.cells.values())
 
 
-def _corrected(c: Comparison) -> Comparison:
+def corrected(c: Comparison) -> Comparison:
     """With the p of the whole family, and what so many prompts would show after its correction."""
     if c.gain is None:
         return c
@@ -166,9 +167,29 @@ def _images(suite: Suite, base: Comparison, a: Side, b: Side, numbers: tuple[Val
     sides = [n[measure.name] for n in numbers]
     missing = tuple(sum(key not in n for key in wanted) for n in sides)
     plain, lossy = ([_by_prompt(n, part, len(suite.seeds), of) for n in sides] for of in (float, measure.loss))
+    return of_prompts(base, plain, lossy, (missing[0], missing[1]), (a, b))
+
+
+def of_prompts(
+    base: Comparison,
+    plain: Sequence[Mapping[str, float]],
+    lossy: Sequence[Mapping[str, float]],
+    missing: tuple[int, int],
+    sides: Sequence[Side],
+) -> Comparison:
+    """The comparison of two sides by a number of each prompt.
+
+    Args:
+        base: what is compared.
+        plain: prompt -> number, of both sides.
+        lossy: the same, oriented so that less is better (:meth:`bench.analysis.columns.Measure.loss`).
+        missing: pictures without the number.
+        sides: whose pictures are named.
+    """
+    measure, part = base.measure, base.part
     common, growth = paired(*lossy)
     base = replace(
-        base, missing=(missing[0], missing[1]), unpaired=len(set(lossy[0]) ^ set(lossy[1])),
+        base, missing=missing, unpaired=len(set(lossy[0]) ^ set(lossy[1])),
         note="" if common else "not scored" if any(missing) else "undefined on every prompt",
     )  # fmt: skip
     if not common:
@@ -177,12 +198,12 @@ def _images(suite: Suite, base: Comparison, a: Side, b: Side, numbers: tuple[Val
     gains = dict(zip(common, map(float, sign * growth)))
     span = _span(measure, [float(lossy[0][p]) for p in common], float(np.abs(growth).max()))
     gain = estimate(sign * growth, swaps=base.family.swaps, span=span)
-    exact = base.exact or (measure.use is None and bool((growth == growth[0]).all()))
+    exact = base.exact or (measure.use is None and measure.name in COMPARED and bool((growth == growth[0]).all()))
     if exact:
         gain = replace(gain, low=gain.value, high=gain.value)
     ordered = sorted(common, key=lambda p: (gains[p], p))
     losses = [
-        PromptGain(p, plain[0][p], plain[1][p], gains[p], a.picture(part, p), b.picture(part, p)) for p in ordered
+        PromptGain(p, plain[0][p], plain[1][p], gains[p], *(side.picture(part, p) for side in sides)) for p in ordered
     ]
     means = [float(np.mean([n[p] for p in common])) for n in plain]
     return replace(base, a=means[0], b=means[1], gain=gain, losses=tuple(losses), span=span, exact=exact)

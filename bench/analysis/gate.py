@@ -18,7 +18,7 @@ Means say little of what is rare. So pictures that show nothing are counted by t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,11 +144,39 @@ def gate(
         notes.append("baseline and candidate are the same sampler: nothing is tested here")
     elif report.equal == report.cells:
         notes.append("all pictures are equal, pixel by pixel: the change does nothing on this suite")
+    prompts = min(len(part.prompts.prompts) for part in suite.parts)
+    empty = degenerate(one, two, worst)
+    return judge(report, margins, suite.ref, suite.digest, worst, prompts, speed=speed, notes=notes, empty=empty)
+
+
+def judge(
+    report: Report,
+    margins: Mapping[str, float],
+    suite: str,
+    digest: str = "",
+    worst: int = 3,
+    prompts: int | None = None,
+    *,
+    speed: Speed | None = None,
+    notes: Sequence[str] = (),
+    empty: Degenerate | None = None,
+) -> GateResult:
+    """The verdict on a comparison.
+
+    Args:
+        report: of every number that has a margin.
+        margins: number -> loss in its unit that still passes.
+        suite, digest: what it was measured on.
+        worst: places named for a number that did not pass.
+        prompts: how many were asked for; as many as were compared where None.
+        speed, notes, empty: what else was found.
+    """
     alarm = 1 - (1 - LEVEL) / max(1, len(report.comparisons))
     checks = tuple(_check(report, c, margins[c.measure.name], worst, alarm) for c in report.comparisons)
-    prompts = min(len(part.prompts.prompts) for part in suite.parts)
-    notes.append(f"{prompts} prompts: what befalls up to {unseen(prompts):.0%} of prompts may not show on these (95 %)")
-    return GateResult(suite.ref, suite.digest, report, checks, speed, tuple(notes), degenerate(one, two, worst))
+    if prompts is None:
+        prompts = min((c.gain.n for c in report.comparisons if c.gain), default=0)
+    said = f"{prompts} prompts: what befalls up to {unseen(prompts):.0%} of prompts may not show on these (95 %)"
+    return GateResult(suite, digest, report, checks, speed, (*notes, said), empty)
 
 
 def prepare(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from bench.device import choose as choose_device
 from bench.device import takes
@@ -24,8 +25,11 @@ from bench.pipeline.executors.choose import chosen
 from bench.pipeline.executors.crew import LOCAL, Crew
 from bench.pipeline.executors.patience import LEAST
 from bench.pipeline.isolation import isolated, touched
+from bench.pipeline.maker import explain
 from bench.pipeline.probe import Probe
 from bench.registry import Method, find
+from bench.returned import kind_cause, place, range_cause
+from bench.store.pictures import levels
 from bench.types import Canvas, Prompt
 from methods.backbones.stable_diffusion import from_pretrained
 from methods.backbones.tiny.stable_diffusion import write_tiny_sd
@@ -66,7 +70,12 @@ BACKBONES: dict[str, tuple[str, Callable[[], Any]]] = {"latent": ("world-sd", ti
 
 
 def check(
-    ref: str, backbone: str | None = None, device: str | None = None, crew: Crew = LOCAL, **options: Any
+    ref: str,
+    backbone: str | None = None,
+    device: str | None = None,
+    crew: Crew = LOCAL,
+    out: Path | None = None,
+    **options: Any,
 ) -> list[CheckResult]:
     """Try a method and report, requirement by requirement.
 
@@ -76,6 +85,7 @@ def check(
             where its weights are missing. Ignored by controls, which have none.
         device: where the backbone runs; :func:`bench.device.choose`'s where None.
         crew: where it is tried: in this process, or in a child that it may end or hang; ``timeout`` is for all of it.
+        out: a PNG to write: the first picture.
         options: other options of the backbone (``model``, ...).
 
     Returns:
@@ -83,11 +93,13 @@ def check(
         method does wrong.
 
     Raises:
-        UsageError, PrerequisiteError: a backbone that was asked for by name cannot be had.
+        UsageError, PrerequisiteError: a backbone that was asked for by name cannot be had; ``out`` cannot be written.
     """
+    if out is not None and (out.suffix != ".png" or not out.absolute().parent.is_dir()):
+        raise UsageError(f"--out takes a file .png in a folder that is there; got {str(out)!r}")
     if chosen(crew, (ref, backbone)) == "processes":
         with Children([_Apart(choose_device(device))], crew.memory) as children:
-            ((_, answer),) = children.work([(ref, backbone, options)], lambda _: crew.timeout or LEAST)
+            ((_, answer),) = children.work([(ref, backbone, out, options)], lambda _: crew.timeout or LEAST)
         return [CheckResult("runs", False, answer.message)] if isinstance(answer, Lost) else answer
     try:
         method = find("methods", ref)
@@ -102,7 +114,7 @@ def check(
         )
     )
     if method.family == "control":
-        return found + _Trial(method, None).run()
+        return found + _Trial(method, None, out).run()
     if method.family not in BACKBONES and backbone is None:
         return [
             *found,
@@ -113,7 +125,7 @@ def check(
     if network.family != method.family:
         message = f"{method.name} is a {method.family} method, {network.name} a {network.family} backbone"
         return [*found, CheckResult("runs", False, message)]
-    return found + _Trial(method, network).run()
+    return found + _Trial(method, network, out).run()
 
 
 class _Apart:
@@ -122,9 +134,9 @@ class _Apart:
     def __init__(self, device: str) -> None:
         self.device = device
 
-    def __call__(self, asked: tuple[str, str | None, dict[str, Any]]) -> list[CheckResult]:
-        ref, backbone, options = asked
-        return check(ref, backbone, self.device, **options)
+    def __call__(self, asked: tuple[str, str | None, Path | None, dict[str, Any]]) -> list[CheckResult]:
+        ref, backbone, out, options = asked
+        return check(ref, backbone, self.device, out=out, **options)
 
 
 def passed(results: list[CheckResult]) -> bool:
@@ -152,8 +164,8 @@ def _say(name: str, ok: bool, good: str, bad: str) -> CheckResult:
 class _Trial:
     """One method on one backbone; every run is watched for what it does to the process, as the runner does."""
 
-    def __init__(self, method: Method, backbone: Any) -> None:
-        self.method, self.backbone = method, backbone
+    def __init__(self, method: Method, backbone: Any, out: Path | None = None) -> None:
+        self.method, self.backbone, self.out = method, backbone, out
         side = SIDE if backbone is None else backbone.window * backbone.factor
         self.canvas = Canvas(2 * side, side)
         self.knobs = method.resolve({"steps": STEPS} if "steps" in method.params else {})
@@ -167,13 +179,14 @@ class _Trial:
         try:
             raw = self.first()
         except (Exception, SystemExit) as error:  # whatever a plug-in does, the answer is a report
-            return [CheckResult("runs", False, f"{type(error).__name__} on a canvas of {self.canvas} px: {error}")]
+            return [CheckResult("runs", False, f"on a canvas of {self.canvas} px: {explain(error, self.method.fn)}")]
         evaluations = 0 if self.backbone is None else self.backbone.meter.cost().nfe
         where = f"canvas {self.canvas} px" + (f", on {self.backbone.name}" if self.backbone is not None else "")
         found = [CheckResult("runs", True, where), self.output(raw)]
         if not found[-1].ok:
             return found
         first = _pixels(raw)
+        found += self.preview(first)
         again = _pixels(self.call(SEA))
         same = "the same picture twice"
         found.append(
@@ -228,19 +241,34 @@ class _Trial:
     def output(self, raw: Any) -> CheckResult:
         """Shape, type and range of what came back."""
         wanted = (3, self.canvas.height, self.canvas.width)
-        shape = tuple(getattr(raw, "shape", ()))
-        if shape != wanted:
-            return CheckResult(
-                "output", False, f"expected a tensor or array {wanted}, got {shape or type(raw).__name__}"
-            )
-        if "float" not in str(raw.dtype):
-            return CheckResult("output", False, f"expected floats in [0, 1], got {raw.dtype}")
+        shape, dtype = tuple(getattr(raw, "shape", ())), str(getattr(raw, "dtype", ""))
+        if shape != wanted or "float" not in dtype:
+            said = f"expected floats of shape {wanted}, got {dtype} {shape}" if shape else f"got a {type(raw).__name__}"
+            return self.wrong(said, kind_cause(raw, self.canvas))
         pixels = _pixels(raw)
         if not np.isfinite(pixels).all():
-            return CheckResult("output", False, "the picture holds NaN or infinite values")
+            share = 1 - np.isfinite(pixels).mean()
+            return self.wrong(
+                f"{share:.1%} of the values are NaN or infinite", "half precision, or a division by zero?"
+            )
         low, high = float(pixels.min()), float(pixels.max())
-        return _say("output", low >= 0 and high <= 1, f"{raw.dtype} {shape} in [{low:.3f}, {high:.3f}]",
-                    f"expected values in [0, 1], got [{low:.3f}, {high:.3f}]")  # fmt: skip
+        if low < 0 or high > 1:
+            return self.wrong(f"expected values in [0, 1], got [{low:.3f}, {high:.3f}]", range_cause(low, high))
+        return CheckResult("output", True, f"{dtype} {shape} in [{low:.3f}, {high:.3f}]")
+
+    def wrong(self, said: str, cause: str) -> CheckResult:
+        """An output that is none, with its likely cause and where the method stands."""
+        return CheckResult("output", False, f"{said}{f': {cause}' if cause else ''} ({place(self.method.fn)})")
+
+    def preview(self, first: np.ndarray) -> list[CheckResult]:
+        """The first picture, kept where it was asked for."""
+        if self.out is None:
+            return []
+        try:
+            Image.fromarray(np.ascontiguousarray(levels(first).transpose(1, 2, 0))).save(self.out)
+        except OSError as error:
+            raise UsageError(f"{self.out} cannot be written: {error}") from error
+        return [CheckResult("preview", True, str(self.out))]
 
     def noise_keys(self, first: np.ndarray) -> list[CheckResult]:
         """Seed and prompt id must both reach the noise."""
@@ -286,7 +314,8 @@ class _Trial:
         except ScrollBenchError as error:
             return CheckResult("loop canvas", True, f"refused: {error}")
         except (Exception, SystemExit) as error:
-            return CheckResult("loop canvas", False, f"{type(error).__name__}: {error}; refuse loops with a UsageError")
+            said = explain(error, self.method.fn)
+            return CheckResult("loop canvas", False, f"{said}; refuse loops with a UsageError")
         if pixels.shape != plain.shape:
             return CheckResult("loop canvas", False, f"expected {plain.shape}, got {pixels.shape}")
         ignored = "the loop flag changes nothing: honour it, or refuse loop canvases with a UsageError"

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from bench.cli.reporter import Reporter
-from bench.errors import Exit, IncompleteError, PrerequisiteError, ScrollBenchError
+from bench.errors import Exit, IncompleteError, PrerequisiteError, ScrollBenchError, text_of
 from bench.reading import visible
 
 if TYPE_CHECKING:
@@ -67,21 +67,29 @@ class _Group(TyperGroup):
         return command
 
     def invoke(self, ctx: Any) -> Any:
+        json = "--json" in [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        _EMITTED.clear()
         try:
             return super().invoke(ctx)
         except ScrollBenchError as error:
             note(f"scrollbench: {error}")
+            _fail(json, error.exit_code, str(error))
             raise typer.Exit(error.exit_code) from error
-        except LEAVING:
+        except typer.Exit:
+            raise
+        except LEAVING as error:  # a wrong option, which is printed outside
+            _fail(json, Exit.USAGE, getattr(error, "message", str(error)))
             raise
         except (KeyboardInterrupt, typer.Abort) as error:
             note("scrollbench: stopped; what was made is kept, and the same command goes on")
+            _fail(json, Exit.INTERRUPTED, "stopped")
             raise typer.Exit(Exit.INTERRUPTED) from error
         except BrokenPipeError as error:
             raise typer.Exit(Exit.INTERRUPTED) from error
         except Exception as error:
             note(traceback.format_exc())
             note("scrollbench: this is a fault of ScrollBench and says nothing about what it was asked to judge")
+            _fail(json, Exit.CRASHED, f"{type(error).__name__}: {text_of(error)}")
             raise typer.Exit(Exit.CRASHED) from error
 
 
@@ -119,8 +127,18 @@ def say(text: str, bold: bool = False) -> None:
     typer.echo(typer.style(visible(text), bold=True) if bold else visible(text))
 
 
+_EMITTED: list[bool] = []  # whether this command has put its JSON on stdout
+
+
+def _fail(json: bool, code: int, said: str) -> None:
+    """What went wrong as JSON, unless stdout has JSON already: a result says itself what it lacks."""
+    if json and not _EMITTED:
+        emit({"error": said, "exit_code": int(code)})
+
+
 def emit(data: Any) -> None:
     """JSON on stdout. What JSON does not know (dates, paths) is written as text."""
+    _EMITTED.append(True)
     text = jsonlib.dumps(data, indent=1, ensure_ascii=False, default=str)
     typer.echo(re.sub("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", lambda c: f"\\u{ord(c[0]):04x}", text))
 
@@ -232,6 +250,16 @@ def plan_rows(plan: Plan) -> list[dict[str, Any]]:
          "blocked": b.pictures, "why": b.reason} for b in plan.blocked
     ]  # fmt: skip
     return rows
+
+
+def blocked_lines(plan: Plan) -> list[str]:
+    """Why pictures wait, one line for each reason with all that wait for it."""
+    reasons: dict[str, list[str]] = {}
+    for b in plan.blocked:
+        waiting = reasons.setdefault(" ".join(b.reason.split()), [])
+        if b.label not in waiting:
+            waiting.append(b.label)
+    return [f"blocked: {', '.join(labels)}: {reason}" for reason, labels in reasons.items()]
 
 
 def board_json(board: Board) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -15,6 +15,26 @@ from bench.cli.root import main
 from bench.errors import UsageError
 from bench.pipeline.executors.crew import Crew
 
+if TYPE_CHECKING:
+    from bench.analysis.gate import GateResult
+
+
+Tables = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--scores", help="Anybody's table instead of a suite, CSV or .parquet: prompt, metric, value, seed, method."
+    ),
+]
+Better = Annotated[
+    list[str] | None,
+    typer.Option("--better", help="Of --scores, METRIC=WAY: lower, higher, zero, one. Repeatable."),
+]
+
+
+def _refuse_better(told: list[str] | None) -> None:
+    if told:
+        raise UsageError("--better is for --scores; a suite's metrics say which way is better")
+
 
 @main.verb("scrollbench compare direct multidiffusion --suite miniature --limit 4")
 @selection
@@ -24,12 +44,19 @@ def compare(
     b: Annotated[str, typer.Argument(help="Another one, to be held against it.")],
     every: Annotated[bool, typer.Option("--all", help="Every number, not only the first of each metric.")] = False,
     worst: Annotated[int, typer.Option("--worst", min=0, help="Prompts to name where B is worse.")] = 3,
+    scores: Tables = None,
+    better: Better = None,
     json: Json = False,
 ) -> None:
     """Compare two methods prompt by prompt: differences, intervals, tests, and what could not have been seen."""
-    report = bench.compare(
-        chosen.store, chosen.suite, a, b, bench.analysis.columns.known(chosen.suite) if every else ()
-    )
+    if scores:
+        found = bench.analysis.scores.table.read_scores(scores)
+        ways = bench.analysis.scores.table.directions(better or (), found.metrics)
+        report = bench.analysis.scores.judge.compare_scores(found, chosen.store, a, b, ways)
+    else:
+        _refuse_better(better)
+        numbers = bench.analysis.columns.known(chosen.suite) if every else ()
+        report = bench.compare(chosen.store, chosen.suite, a, b, numbers)
     if json:
         console.emit(bench.analysis.compare.plain(report, worst))
         return
@@ -62,6 +89,8 @@ def gate(
         bool, typer.Option("--update", help="Pin the candidate as the baseline in the file and print the change.")
     ] = False,
     worst: Annotated[int, typer.Option("--worst", min=0, help="Prompts to name for a number that did not pass.")] = 3,
+    scores: Tables = None,
+    better: Better = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Append a summary to this file.")] = None,
     json: Json = False,
@@ -71,6 +100,17 @@ def gate(
     Exit codes: 0 pass, 1 regressed, 2 usage, 3 something to fetch, 4 inconclusive, 5 incomplete, 70 a fault of ours.
     """
     suite, store = chosen.suite, chosen.store
+    if scores:
+        if margins is None or own_seeds or run or update or speed is not None:
+            raise UsageError(
+                "a gate on --scores takes --margins FILE.toml, with a table [gate.margins], and no pictures"
+            )
+        table = bench.analysis.scores.table.read_scores(scores)
+        ways = bench.analysis.scores.table.directions(better or (), table.metrics)
+        limits = bench.analysis.gate.margins_of(suite, margins)
+        judged = bench.analysis.scores.judge.gate_scores(table, store, baseline, candidate, limits, ways, worst)
+        _tell(judged, candidate, junit, markdown, json)
+    _refuse_better(better)
     if own_seeds:
         if margins is not None:
             raise UsageError("--own-seeds and --margins both say where margins come from; give one of them")
@@ -105,6 +145,11 @@ def gate(
                 suite, baseline, candidate, speed, progress=progress, device=chosen.device, crew=crew
             )
     result = bench.gate(store, suite, pin or bench.suites.load.label_of(suite, baseline), label, limits, timed, worst)
+    _tell(result, label, junit, markdown, json)
+
+
+def _tell(result: GateResult, label: str, junit: Path | None, markdown: Path | None, json: bool) -> NoReturn:
+    """Write and print a verdict, and leave with its exit code."""
     if junit:
         junit.write_text(bench.report.gate.junit(result), encoding="utf-8")
     if markdown:
@@ -116,7 +161,7 @@ def gate(
         console.records(bench.report.gate.rows(result), False)
         for line in (*bench.report.gate.failures(result), *result.notes):
             console.say(line)
-        console.say(f"{result.verdict}: {label} against {result.report.a.name} on {suite.ref}")
+        console.say(f"{result.verdict}: {label} against {result.report.a.name} on {result.suite}")
     raise typer.Exit(result.exit_code)
 
 

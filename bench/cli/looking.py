@@ -1,4 +1,4 @@
-"""The verbs that look: ``doctor``, ``list``, ``show``, ``check``, ``measure``."""
+"""The verbs that look: ``doctor``, ``list``, ``show``, ``new``, ``check``, ``measure``."""
 
 from __future__ import annotations
 
@@ -56,6 +56,22 @@ def show(
     console.sheets(bench.describe(name), json)
 
 
+@main.verb("scrollbench new method mine.py")
+def new(
+    kind: Annotated[str, typer.Argument(help="method, metric or suite")],
+    file: Annotated[Path, typer.Argument(help="A new file, .py or .toml; what it holds is named as the file is.")],
+    json: Json = False,
+) -> None:
+    """Write a small working method, metric or suite to begin with, and say what to do with it."""
+    commands = bench.write_new(kind, file)
+    if json:
+        console.emit({"file": str(file), "next": commands})
+        return
+    console.say(f"wrote {file}; next:")
+    for command in commands:
+        console.say(f"    {command}")
+
+
 @main.verb("scrollbench check multidiffusion")
 def check(
     ref: Annotated[str, typer.Argument(help="A method: FILE.py@NAME, or its name.")],
@@ -65,11 +81,12 @@ def check(
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="Seconds for all of it; then a plug-in's process is ended.")
     ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the picture to this PNG.")] = None,
     json: Json = False,
 ) -> None:
     """Try a method on a tiny picture and report which of the rules of methods it keeps."""
-    results = bench.check(ref, backbone, device=device, crew=Crew(executor, timeout=timeout))
-    console.records([vars(r) for r in results], json)
+    results = bench.check(ref, backbone, device=device, crew=Crew(executor, timeout=timeout), out=out)
+    console.records([vars(r) for r in results], json, room=console.width())
     if not bench.catalogue.conformance.passed(results):
         raise typer.Exit(Exit.FAILED)
 

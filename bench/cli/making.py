@@ -66,6 +66,7 @@ def plan(
     """Say what a run would do: what is wanted, what is done, what cannot be, and what it costs. Changes nothing."""
     suite = chosen.suite
     made = bench.make_plan(suite, chosen.store, chosen.shard)
+    bench.pipeline.executors.preflight.preflight(made, chosen.device)
     rows, absent = console.plan_rows(made), [vars(u) for u in suite.unavailable]
     costs: list[dict[str, Any]] = []
     if forecast:
@@ -80,7 +81,9 @@ def plan(
     if json:
         console.emit({"pictures": rows, "unavailable": absent, "forecast": costs})
         return
-    console.records(rows, False)
+    console.records([{k: v for k, v in row.items() if k != "why"} for row in rows], False)
+    for line in console.blocked_lines(made):
+        console.say(line)
     for title, table in (("not in this project yet", absent), (f"forecast, {gpu}", costs)):
         if table:
             console.say(f"\n{title}")
@@ -121,6 +124,9 @@ def adopt(
         Path | None, typer.Option("--manifest", help="CSV: file, prompt_id, and where there are several seed, part.")
     ] = None,
     propose: Annotated[bool, typer.Option("--propose", help="Print a manifest made from file names instead.")] = False,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Resize pictures of the canvas's aspect ratio; recorded and marked.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Take in pictures made elsewhere, to be scored beside the methods of a suite. Then: `scrollbench score`."""
@@ -128,13 +134,16 @@ def adopt(
         raise UsageError(f"no folder {folder}")
     if propose:
         text, lost = bench.propose(folder, chosen.suite)
+        if json:
+            console.emit({"manifest": text, "left_out": lost})
+            return
         typer.echo(text, nl=False)
         for name in lost:
             console.note(f"left out: {name}")
         return
     if manifest is None or not label:
         raise UsageError("adopt needs --as NAME and --manifest FILE.csv; --propose prints a manifest to start from")
-    console.result(console.plain(bench.adopt(folder, chosen.suite, label, manifest, chosen.store)), json)
+    console.result(console.plain(bench.adopt(folder, chosen.suite, label, manifest, chosen.store, resize)), json)
 
 
 @main.verb("scrollbench run --suite miniature --limit 2")
@@ -152,15 +161,11 @@ def run(
     suite, store = chosen.suite, chosen.store
     with console.progress() as progress:
         done = bench.run(suite, store, progress, shard=chosen.shard, retry=retry, device=chosen.device, crew=crew)
+        sheet = bench.contact_sheet(store, suite, store.root / bench.report.contact.sheet_name(suite))
+        site = bench.write_site(store, suite, report, progress) if report is not None else None
     if not json:
         console.show(bench.report.terminal.board(store, suite, console.width()))
         console.say(f"leaderboard    {done.index}")
-    sheet = bench.contact_sheet(store, suite, store.root / bench.report.contact.sheet_name(suite))
-    site = None
-    if report is not None:
-        with console.progress() as progress:
-            site = bench.write_site(store, suite, report, progress)
-    if not json:
         console.say(f"contact sheet  {sheet}")
         if site:
             console.say(f"report         {site.index}")

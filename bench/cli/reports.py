@@ -12,6 +12,7 @@ from bench.cli import console
 from bench.cli.claims import reproduce
 from bench.cli.options import Json, Selection, StoreAt, opened, selection
 from bench.cli.root import main
+from bench.errors import UsageError
 
 
 @main.verb("scrollbench board --suite miniature")
@@ -24,6 +25,8 @@ def board(
     json: Json = False,
 ) -> None:
     """Print the leaderboard of a suite as it stands."""
+    if form and json:
+        raise UsageError("--format and --json are two forms of the board; give one")
     if form:
         typer.echo(bench.export(chosen.store, chosen.suite, form), nl=False)
     elif json:

@@ -1,19 +1,24 @@
 """Bringing in pictures made elsewhere, so that they are scored and stand on the board beside the methods'.
 
 A manifest says which file answers which prompt. Nothing is believed beyond that: the records call such a picture
-``adopted``, know no cost of it, and mark lossy sources. All files are checked before the first is taken.
+``adopted``, know no cost of it, and mark lossy sources and resizing. What a manifest tells of closed models (``ABOUT``)
+is kept with the picture as it was told. All files are checked before the first is taken.
 """
 
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import re
 import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from bench.errors import UsageError, near
 from bench.ids import digest, file_digest, recipe_id
@@ -26,9 +31,11 @@ from bench.store.pictures import nothing_on, picture_files, read_head, read_pict
 from bench.store.records import Record
 from bench.suites.suite import Suite
 from bench.suites.values import Part
-from bench.types import Prompt, Recipe
+from bench.types import Canvas, Prompt, Recipe
 
-COLUMNS = ("file", "prompt_id", "seed", "part")
+ABOUT = ("model", "date", "cost_usd")  # of pictures from an API: the model's id, YYYY-MM-DD, dollars a picture
+COLUMNS = ("file", "prompt_id", "seed", "part", *ABOUT)
+RATIO = 0.01  # how far an aspect ratio may be from the canvas's: 1 %, a few pixels of a model's own rounding
 
 
 @dataclass(frozen=True)
@@ -48,17 +55,20 @@ class Row:
     prompt: Prompt
     seed: int
     part: Part
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
-def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) -> AdoptResult:
+def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store, resize: bool = False) -> AdoptResult:
     """Copy the pictures of a manifest into the store as a method of a suite. The same call again changes nothing.
 
     Args:
         folder: where the manifest's files are.
-        suite: whose prompts they answer; sizes must be its canvases'.
+        suite: whose prompts they answer; sizes must be its canvases', or with ``resize`` their aspect ratios.
         label: what they are called on the board.
-        manifest: CSV with columns file, prompt_id, and where the suite has several: seed, part.
+        manifest: CSV with columns file, prompt_id, and where the suite has several: seed, part; ``ABOUT`` as known.
         store: where they go.
+        resize: make pictures of another size the canvas's, by Lanczos filtering: flag ``resized``, and the recipe says
+            from what size. Numbers of seams, blur and repetition see the filter too.
 
     Raises:
         UsageError: a label that a method of the suite has, or anything wrong with the manifest or a file; all
@@ -72,14 +82,14 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
             f"({', '.join(sorted(taken))}), got {label!r}"
         )
     rows = read_manifest(manifest, folder, suite)
-    problems = [p for row in rows if (p := _wrong(row))]
+    problems = [p for row in rows if (p := _wrong(row, resize))]
     refuse(problems, f"{manifest}: nothing was adopted.")
     ledger, run = store.ledger(), uuid.uuid4().hex[:12]
     new = 0
     for row in rows:
-        rgb = read_picture(row.path)
+        rgb, size = _fitted(read_picture(row.path), row.part.canvas)
         image_id = store.write_image(rgb)
-        recipe = _recipe(row, label, image_id)
+        recipe = _recipe(row, label, {"image_id": image_id, **row.about, **({"resized_from": size} if size else {})})
         cell: Record = {
             "suite": suite.ref, "suite_digest": suite.digest, "tier": suite.tier, "part": row.part.name, "label": label,
             "recipe_id": recipe_id(recipe), "prompt_set": f"{row.part.prompts.name}@{row.part.prompts.version}",
@@ -90,7 +100,8 @@ def adopt(folder: Path, suite: Suite, label: str, manifest: Path, store: Store) 
         if cell["recipe_id"] not in ledger.images:
             if not new:
                 store.append(_run(run, suite, manifest))
-            flags = ["adopted", *(["lossy-source"] if read_head(row.path).lossy else []), *nothing_on(rgb)]
+            marks = ["lossy-source"] * read_head(row.path).lossy + ["resized"] * bool(size)
+            flags = ["adopted", *marks, *nothing_on(rgb)]
             store.append(ledger.replacing({
                 "kind": "image", **cell, "recipe": recipe_record(recipe), "run_id": run, "image_id": image_id,
                 "width": rgb.shape[1], "height": rgb.shape[0], "flags": flags, "cost": None,
@@ -137,7 +148,7 @@ def propose(folder: Path, suite: Suite) -> tuple[str, list[str]]:
     prompts = {p.id: None for part in suite.parts for p in part.prompts.prompts}
     out, lost = io.StringIO(), []
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(COLUMNS[:4])
     for path in picture_files(folder):
         name, where = path.stem, str(path.relative_to(folder))
         ids = [i for i in prompts if re.search(rf"(?<![a-z0-9]){re.escape(i)}(?![a-z0-9])", name)]
@@ -176,23 +187,45 @@ def _look_up(line: Mapping[str, str], folder: Path, suite: Suite) -> Row:
     path = folder / line["file"]
     if not line["file"] or not is_file(path):
         raise UsageError(f"column file: no file {shown(str(path))[1:-1]}")
-    return Row(path, prompts[wanted], int(seed), part)
+    return Row(path, prompts[wanted], int(seed), part, _about(line))
 
 
-def _wrong(row: Row) -> str:
+def _about(line: Mapping[str, str]) -> dict[str, str]:
+    """What is told of a closed model; empty cells say nothing."""
+    about = {name: line[name] for name in ABOUT if line.get(name)}
+    if date := about.get("date"):
+        try:
+            about["date"] = datetime.date.fromisoformat(date).isoformat()
+        except ValueError:
+            raise UsageError(f"column date: expected a day as 2026-01-31, got {shown(date)}") from None
+    if (cost := about.get("cost_usd")) and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", cost):
+        raise UsageError(f"column cost_usd: expected dollars as 0.19, got {shown(cost)}")
+    return about
+
+
+def _wrong(row: Row, resize: bool) -> str:
     """What is wrong with a file, empty if nothing is."""
     canvas = row.part.canvas
     try:
         head = read_head(row.path)
-        if (head.width, head.height) != (canvas.width, canvas.height):
-            return (
-                f"{row.path} is {head.width}x{head.height}, part {row.part.name} is {canvas}: make it that size "
-                f"yourself, because how decides the scores"
-            )
+        alike = abs(head.width * canvas.height / (head.height * canvas.width) - 1) <= RATIO
+        if (head.width, head.height) != (canvas.width, canvas.height) and not (resize and alike):
+            what = f"{row.path} is {head.width}x{head.height}, part {row.part.name} is {canvas}"
+            hint = "; its aspect ratio is the canvas's, and --resize does it by Lanczos filtering, recorded and marked"
+            return f"{what}: make it that size yourself, because how decides the scores{hint if alike else ''}"
         read_picture(row.path)
     except UsageError as error:
         return str(error)
     return ""
+
+
+def _fitted(rgb: np.ndarray, canvas: Canvas) -> tuple[np.ndarray, str]:
+    """A picture in the canvas's size, and the size that it had, empty where it is the same."""
+    height, width = rgb.shape[:2]
+    if (width, height) == (canvas.width, canvas.height):
+        return rgb, ""
+    made = Image.fromarray(rgb).resize((canvas.width, canvas.height), Image.Resampling.LANCZOS)
+    return np.asarray(made), f"{width}x{height}"
 
 
 def _turn(row: Row, suite: Suite) -> int:
@@ -201,12 +234,10 @@ def _turn(row: Row, suite: Suite) -> int:
     return suite.seeds.index(row.seed) * len(prompts) + prompts.index(row.prompt)
 
 
-def _recipe(row: Row, label: str, image_id: str) -> Recipe:
-    """Stands for work we have not seen: the picture itself is its only parameter."""
+def _recipe(row: Row, label: str, told: Mapping[str, str]) -> Recipe:
+    """Stands for work we have not seen: the picture itself, and what is told of it, are its parameters."""
     p = row.prompt
-    return Recipe(
-        p.id, p.text, p.negative, row.part.canvas, row.seed, f"adopted:{label}", "1", "", {"image_id": image_id}
-    )
+    return Recipe(p.id, p.text, p.negative, row.part.canvas, row.seed, f"adopted:{label}", "1", "", told)
 
 
 def _run(run: str, suite: Suite, manifest: Path) -> Record:

@@ -6,15 +6,14 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.device import choose as choose_device
-from bench.device import mend_precision
 from bench.errors import PrerequisiteError, UsageError
 from bench.pipeline.environment import environment
 from bench.pipeline.executors.choose import EXECUTORS, chosen
 from bench.pipeline.executors.crew import LOCAL, Crew
-from bench.pipeline.executors.patience import patience
+from bench.pipeline.executors.patience import Outlook, patience
+from bench.pipeline.executors.preflight import preflight
 from bench.pipeline.maker import Maker
 from bench.pipeline.plan import ATTEMPTS, Blocked, Job, Plan
 from bench.progress import Silent
@@ -82,13 +81,13 @@ def generate(
         DeviceLostError: the GPU no longer answers; what was made is kept, and no attempt is counted.
         PrerequisiteError: every picture needs weights that are not here. Where only some do, the others are made.
         StoreError: pictures or records cannot be written.
-        UsageError: an unknown executor; a precision that the device does not have, before anything is loaded.
+        UsageError: an unknown executor; what :func:`bench.pipeline.executors.preflight.preflight` refuses.
     """
     executor = chosen(crew, (ref for job in plan.jobs for ref in (job.use.ref, job.use.backbone)))
     if plan.blocked and not plan.cells:
         raise PrerequisiteError("\n".join(dict.fromkeys(b.reason for b in plan.blocked)))
     progress = progress or Silent()
-    place = {"device": _device(plan, device)}  # before anything is recorded
+    place = {"device": preflight(plan, device)}  # before anything is recorded
     ledger = _record_members(plan, store)
     if not plan.jobs:
         return RunResult(None, 0, len(plan.done), 0, len(plan.quarantined), (), plan.blocked)
@@ -102,7 +101,7 @@ def generate(
     failures: dict[str, Failure] = {}
     progress.start("generate", len(plan.jobs))
     do, pending = Maker(store, place), list(plan.jobs)
-    crowd = _Crowd()
+    crowd, outlook = _Crowd(), Outlook(plan.jobs, ledger.images.values())
     while pending:
         again = []
         for job, record in EXECUTORS[executor](crowd.fitting(pending), do, crew, limit):
@@ -121,10 +120,12 @@ def generate(
                 if tried and attempts[key] < ATTEMPTS and not final:
                     again.append(job)
                     continue
-            progress.advance("generate", 1, f"{job.use.label} {job.prompt.id}")
+            failed = f" failed: {failures[key].message}" if key in failures else ""
+            outlook.note(job, record)
+            progress.advance("generate", 1, f"{job.use.label} {job.prompt.id}{failed}", outlook.left)
         pending = again
     for job, reason, why in crowd.left:
-        failures[job.recipe_id] = _failure(job, reason, why)
+        failures.setdefault(job.recipe_id, _failure(job, reason, why))
         progress.advance("generate", 1, f"{job.use.label} {job.prompt.id}")
     progress.finish("generate")
     store.append({**run, "status": "finished", "made": made, "failed": len(failures)})
@@ -136,11 +137,8 @@ def _failure(job: Job, reason: str, message: str) -> Failure:
     return Failure(job.part, job.use.label, job.prompt.id, job.recipe.seed, reason, message)
 
 
-STRIKES = {
-    "oom": 1,
-    "timeout": 1,
-}  # failures that speak for the other pictures of their kind; of others that are final:
-FINAL = 3
+STRIKES = {"oom": 1, "timeout": 1}  # failures that speak for the other pictures of their kind; of any others:
+ALIKE = 3
 
 
 class _Crowd:
@@ -152,7 +150,7 @@ class _Crowd:
 
     def __init__(self) -> None:
         self.left: list[tuple[Job, str, str]] = []  # not tried: reason and message
-        self._strikes: dict[tuple[str, Canvas], int] = {}
+        self._strikes: dict[tuple[Any, ...], set[str]] = {}
         self._out: dict[tuple[str, Canvas], tuple[str, str]] = {}
         self._fits: set[tuple[str, Canvas]] = set()
 
@@ -166,33 +164,21 @@ class _Crowd:
                 self.left.append((job, *why))
 
     def note(self, job: Job, record: Record) -> None:
-        """What became of a job. Where a picture was made before, a failure is an accident of the moment."""
+        """What became of a job. Where a picture was made before, a failure is an accident of the moment.
+
+        Failures are alike where another try would end the same way, or where they say the same.
+        """
         place = (job.sampler, job.recipe.canvas)
         if record["kind"] == "image":
             self._fits.add(place)
-        elif record.get("final") and place not in self._fits:
+        elif record["reason"] != "prerequisite" and place not in self._fits:
             reason = record["reason"]
-            self._strikes[place] = self._strikes.get(place, 0) + 1
-            if self._strikes[place] >= STRIKES.get(reason, FINAL):
+            alike = reason if record.get("final") else record["message"]
+            struck = self._strikes.setdefault((*place, alike), set())
+            struck.add(job.recipe_id)
+            if len(struck) >= STRIKES.get(reason, ALIKE):
                 before = "ran out of memory before" if reason == "oom" else "failed before"
                 self._out[place] = reason, f"not tried: prompt {job.prompt.id} {before}, {record['message']}"
-
-
-def _device(plan: Plan, asked: str | None) -> str:
-    """Where the networks of a plan run. Raises ``UsageError`` where one of them cannot in the precision asked for."""
-    uses = [job.use for job in plan.jobs if not job.use.control]
-    if not uses:
-        return "cpu"
-    chosen = choose_device(asked or plan.suite.backbone_options.get("device"))
-    wrong: dict[str, dict[str, None]] = {}
-    for use in uses:
-        if mend := mend_precision(chosen, str(use.backbone_options.get("precision", "fp32"))):
-            wrong.setdefault(mend, {})[str(use.backbone)] = None
-    if wrong:
-        raise UsageError(
-            "\n".join(f"backbone {', '.join(names)} on device {chosen}: {mend}" for mend, names in wrong.items())
-        )
-    return chosen
 
 
 def _record_members(plan: Plan, store: Store) -> Ledger:

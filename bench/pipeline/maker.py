@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from bench.device import takes
-from bench.errors import DeviceLostError, PrerequisiteError, StoreError, text_of
+from bench.errors import DeviceLostError, PrerequisiteError, StoreError, UsageError, text_of
 from bench.noise import Noise
 from bench.pipeline.environment import device_lost, most_reserved, release_memory
 from bench.pipeline.isolation import FORKED, BrokenRule, isolated, touched
 from bench.pipeline.plan import Job, method_source, network_id
 from bench.pipeline.probe import Probe
 from bench.registry import find
+from bench.returned import range_cause, shape_cause
 from bench.store import Store
 from bench.store.pictures import levels, nothing_on
 from bench.store.raster import STRIP, Raster, Sum
@@ -31,6 +32,11 @@ from bench.types import Canvas, Cost, Parts, large
 NAMED = 20  # changes of a backbone that a record names
 FULL = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 WARM_STEPS = 2
+# What code raises of what it was given, which is the same every time; a device may fail by chance (RuntimeError).
+DETERMINED = (
+    SystemExit, BrokenRule, UsageError, ValueError, TypeError, LookupError, AttributeError, NameError,
+    NotImplementedError, AssertionError,
+)  # fmt: skip
 TOLERANCE = 1e-3  # how far outside [0, 1] rounding may take a picture
 
 
@@ -95,7 +101,7 @@ class Maker:
             raise
         except (Exception, SystemExit) as error:  # a sampler may fail in any way; the record says how
             reason = classify(error)
-            final = reason == "oom" or isinstance(error, SystemExit | BrokenRule)
+            final = reason == "oom" or isinstance(error, DETERMINED)
             failure = jobs[0].failure(reason, explain(error), final)
             lost = device_lost(error)
         if failure is not None:
@@ -323,16 +329,23 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
     values = np.asarray(picture, dtype=np.float64)
     expected = (3, canvas.height, canvas.width)
     if values.shape != expected:
-        raise ValueError(f"the method must return a picture of shape {expected} in [0, 1], got shape {values.shape}")
+        said = f"the method must return a picture of shape {expected} in [0, 1], got shape {values.shape}"
+        raise ValueError(_with(said, shape_cause(values.shape, canvas)))
     flags = []
     finite = np.isfinite(values)
     if not finite.all():
         values = np.where(finite, values, 0.0)
         flags.append("nan")
     if values.min() < -TOLERANCE or values.max() > 1 + TOLERANCE:
-        raise ValueError(f"the method must return values in [0, 1], got {values.min():.4g} to {values.max():.4g}")
+        low, high = float(values.min()), float(values.max())
+        said = f"the method must return values in [0, 1], got {low:.4g} to {high:.4g}"
+        raise ValueError(_with(said, range_cause(low, high)))
     rgb = levels(values).transpose(1, 2, 0)
     return np.ascontiguousarray(rgb), [*flags, *nothing_on(rgb)]
+
+
+def _with(said: str, cause: str) -> str:
+    return f"{said}: {cause}" if cause else said
 
 
 def classify(error: BaseException) -> str:
@@ -345,8 +358,10 @@ def classify(error: BaseException) -> str:
     return "nan" if isinstance(error, FloatingPointError) else "crash"
 
 
-def explain(error: BaseException) -> str:
-    """Type, message, and the line that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
+def explain(error: BaseException, fn: Callable[..., Any] | None = None) -> str:
+    """Type, message, and the line that raised it; with ``fn`` the last line of that function's own file."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    file = getattr(getattr(fn, "__code__", None), "co_filename", None)
+    frames = [f for f in frames if f.filename == file] or frames
     where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
     return f"{type(error).__name__}: {text_of(error)}{where}"

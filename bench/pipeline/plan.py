@@ -89,7 +89,8 @@ class Plan:
         cells: every cell of the suite (of this shard) that has a recipe, in the suite's order, then those of its
             native squares (bench.suites.natives); cells may share one.
         wanted: a job for every recipe, grouped by backbone.
-        jobs, done, quarantined: wanted, split into what is to do, what is there, and what failed too often.
+        jobs, done, quarantined: wanted, split into what is to do (a picture of every new sampler first), what is there,
+            and what failed too often.
         attempts: recipe id -> failures so far.
         blocked: what must be fetched before it can be planned; the rest goes on without.
         sources: weights digest -> where those weights are from; provenance for the record of a run.
@@ -142,7 +143,19 @@ def make_plan(
             continue
         attempts[job.recipe_id] = ledger.attempts(job.recipe_id)
         (given_up if attempts[job.recipe_id] >= ATTEMPTS and not retry else jobs).append(job)
+    jobs = _firsts_first(jobs, {job.sampler for job in done})
     return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts, blocked, sources)
+
+
+def _firsts_first(jobs: list[Job], known: set[str]) -> list[Job]:
+    """A picture of every sampler that has made none, so that one that cannot work is known early; then the others.
+
+    Those begin with what needs no network, and with the network that is loaded by then.
+    """
+    firsts = list({job.sampler: job for job in reversed(jobs) if job.sampler not in known}.values())[::-1]
+    loaded = _network(firsts[-1]) if firsts else None
+    rest = [job for job in jobs if job not in firsts]
+    return [*firsts, *sorted(rest, key=lambda job: bool(job.recipe.backbone) and _network(job) != loaded)]
 
 
 def _network(job: Job) -> tuple[str, ...]:

@@ -45,7 +45,8 @@ def lines(report: Report, worst: int) -> Iterator[str]:
     """What the table does not say: pictures, what words mean, what is missing, where it got worse."""
     old, new = report.a.name, report.b.name
     made = ", ".join(f"{side.name}: {n}" for side, n in zip((report.a, report.b), report.made))
-    yield f"pictures of {report.cells}: {made}; equal in both: {report.equal}"
+    equal = f"; equal in both: {report.equal}" if report.of == "pictures" else ""
+    yield f"{report.of} of {report.cells}: {made}{equal}"
     together = next((c.family.text for c in report.comparisons), "")
     yield f"gain: positive where {new} is better, with its 95 % interval"
     yield f"corrected: p for all that is compared together ({together}), whatever was asked for"
@@ -57,9 +58,10 @@ def lines(report: Report, worst: int) -> Iterator[str]:
         if c.gain and c.gain.n < c.family.least:
             yield f"{name}: {c.gain.n} prompts could show nothing; {c.family.least} could"
         if any(c.missing):
-            yield f"{name}: missing on {c.missing[0]} pictures of {old}, {c.missing[1]} of {new}"
+            yield f"{name}: missing on {c.missing[0]} {report.of} of {old}, {c.missing[1]} of {new}"
         if c.said == "worse":
             for p in c.losses[:worst]:
                 yield f"{name} worst on {p.prompt_id}: {p.a:.4g} -> {p.b:.4g}"
-                yield f"    {old}: {p.picture_a}"
-                yield f"    {new}: {p.picture_b}"
+                if p.picture_a and p.picture_b:
+                    yield f"    {old}: {p.picture_a}"
+                    yield f"    {new}: {p.picture_b}"

@@ -68,7 +68,7 @@ def contact_sheet(store: Store, suite: Suite, path: Path) -> Path:
     strips = _strips(store, suite)
     if not strips:
         raise StoreError(
-            f"nothing is planned of suite {suite.ref} in {store.root}; `scrollbench run --suite {suite.ref}` starts it"
+            f"nothing is planned of suite {suite.ref} in {store.root}; `scrollbench run {suite.command}` starts it"
         )
     labels = [m.label for m in suite.methods]
     controls = {

@@ -58,7 +58,7 @@ def failures(result: GateResult) -> list[str]:
 def place(p: Place) -> str:
     """``sea-07: 0.41 -> 0.52, most at view 3 of 8: PATH``; views are counted from 1."""
     at = f", most at view {p.view + 1} of {p.views} from the left" if p.view is not None else ""
-    return f"{p.prompt_id}: {p.baseline:.4g} -> {p.candidate:.4g}{at}: {p.picture}"
+    return f"{p.prompt_id}: {p.baseline:.4g} -> {p.candidate:.4g}{at}" + (f": {p.picture}" if p.picture else "")
 
 
 def _empty(e: Degenerate) -> list[str]:
@@ -104,8 +104,7 @@ def markdown(result: GateResult) -> str:
     head = f"## {MARKS[result.verdict]} {result.verdict}: {_plain(new.name)} against {_plain(base.name)}"
     lines = [
         head, "",
-        f"Suite {result.suite} (`{result.suite_digest[:8]}`), baseline `{base.digest[:8]}`, candidate "
-        f"`{new.digest[:8]}`. Gains are positive where the candidate is better; bounds are one-sided, 95 %.", "",
+        f"{_sources(result)}. Gains are positive where the candidate is better; bounds are one-sided, 95 %.", "",
     ]  # fmt: skip
     table = rows(result)
     if table:
@@ -116,6 +115,16 @@ def markdown(result: GateResult) -> str:
         lines += ["", *(f"{'  ' if s.startswith(' ') else ''}- {_plain(s.strip())}" for s in said)]
     lines += ["", *(f"> {_plain(note)}" for note in result.notes)] if result.notes else []
     return "\n".join(lines) + "\n"
+
+
+def _sources(result: GateResult) -> str:
+    if not result.suite_digest:
+        return f"Scores of {_plain(result.suite)}"
+    base, new = result.report.a, result.report.b
+    return (
+        f"Suite {result.suite} (`{result.suite_digest[:8]}`), baseline `{base.digest[:8]}`, candidate "
+        f"`{new.digest[:8]}`"
+    )
 
 
 def _cell(name: str, value: Any) -> str:

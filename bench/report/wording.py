@@ -61,7 +61,7 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
     if any(row.adopted for row in rows):
         said.append("‡ made elsewhere and brought in; costs unknown")
     if any(row.lossy for row in rows):
-        said.append("§ from files with lossy compression")
+        said.append("§ from files with lossy compression, or resized")
     if any(row.untidy for row in rows):
         said.append(
             "¶ the sampler left its backbone or settings changed; both were as they should be before each picture"

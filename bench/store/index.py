@@ -57,16 +57,19 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
         rows = tabulate(records)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".index-", suffix=".tmp"))
+        work = scratch.absolute() if _literal(scratch) else Path(tempfile.mkdtemp(prefix="scrollbench-"))
         try:
-            with cursor() as con, attached(con, scratch / NAME, f"storage_version '{STORAGE}'") as name:
+            with cursor() as con, attached(con, work / NAME, f"storage_version '{STORAGE}'") as name:
                 for table, columns in TABLES.items():
-                    _fill(con, table, columns, rows[table], scratch / "rows.json")
+                    _fill(con, table, columns, rows[table], work / "rows.json")
                 for view, sql in VIEWS.items():
                     con.execute(f"create view {view} as {sql}")
                 for table, sql in DERIVED.items():
                     con.execute(f"insert into {table} by name {sql}")
-                _load(con, "place", TABLES["place"], list(places(con)), scratch / "rows.json")
+                _load(con, "place", TABLES["place"], list(places(con)), work / "rows.json")
                 con.execute(f"checkpoint {name}")  # all of it is in the one file that is moved
+            if not (scratch / NAME).exists():
+                shutil.copyfile(work / NAME, scratch / NAME)
             with (scratch / NAME).open("rb") as f:
                 os.fsync(f.fileno())
             _put(scratch / NAME, path)
@@ -76,6 +79,7 @@ def build_file(records: Iterable[Record], path: Path) -> Path:
             ) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
     return path
 
 
@@ -113,7 +117,7 @@ def query_file(path: Path, sql: str, *, locked: bool = False) -> tuple[list[str]
         )
     _refuse_sidecars(path)
     try:
-        with _opened(path, locked) as con:
+        with _readable(path) as file, _opened(file, locked) as con:
             _refuse_sidecars(path)  # one that came in between was replayed just now
             result: duckdb.DuckDBPyConnection | None = con.execute(sql)
             if result is None:
@@ -144,6 +148,26 @@ def _opened(path: Path, locked: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     else:
         with cursor() as con, attached(con, path, "read_only"):
             yield con
+
+
+def _literal(path: Path) -> bool:
+    """Whether DuckDB takes a name as it is: it ends names of databases at ``?`` and turns backslashes round."""
+    return not ({"?", "\\"} - {os.sep}) & set(str(path.absolute()))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """A leaderboard under a name that DuckDB takes; a link beside it, or a copy, where its own is none."""
+    if _literal(path):
+        yield path.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="scrollbench-") as folder:
+        other = Path(folder) / NAME
+        try:
+            os.link(path, other)
+        except OSError:  # on another disk
+            shutil.copyfile(path, other)
+        yield other
 
 
 def _put(made: Path, path: Path) -> None:

@@ -125,6 +125,7 @@ VIEWS: dict[str, str] = {
                    any_value(optimises) as optimises, count(*) as wanted,
                    case when any_value(control) then 'control: drawn, not generated'
                         when bool_or(list_contains(flags, 'lossy-source')) then 'adopted from lossy files'
+                        when bool_or(list_contains(flags, 'resized')) then 'adopted and resized'
                         when bool_or(list_contains(flags, 'adopted')) then 'adopted' else 'generated' end as provenance
             from picture group by suite, suite_digest, tier, part, method),
         prompted as (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bench.catalogue.conformance import CheckResult, check, passed
 from bench.errors import UsageError
@@ -101,17 +103,48 @@ def test_each_mistake_is_named(requirement: str, tmp_path: Path, tiny_sd: Path) 
 @pytest.mark.parametrize(
     ("ending", "message"),
     [
-        ("return image.half().mul(255).to(torch.uint8)", "floats"),
-        ("return image * 2 + 0.5", r"in \[0, 1\]"),
-        ("return image[:, :-1]", "expected a tensor or array"),
-        ("return image * float('nan')", "NaN"),
-        ("return None", "NoneType"),
+        ("return image[:, :-1]", "wrong size: the canvas is 64 wide and 32 high, this is 64 wide and 31 high"),
+        ("return image.permute(1, 2, 0)", "looks like height x width x 3: permute(2, 0, 1)"),
+        ("return image.permute(0, 2, 1)", "looks like width x height: transpose(1, 2)"),
+        ("return image[None]", "the batch is left on: return picture[0]"),
+        ("return image.permute(1, 2, 0)[None]", "picture[0]; then it looks like height x width x 3"),
+        ("return x[0, :3]", "1/4 of the canvas: latents that are not decoded"),
+        ("return image[:1]", "one channel of grey"),
+        ("return [image]", "got a list: return one picture"),
+        ("image", "got a NoneType: nothing is returned"),
+        ("return (image * 255).to(torch.uint8)", "levels from 0 to 255"),
+        ("return image * 255", "looks like 0..255: divide by 255"),
+        ("return image * 2 - 1", "looks like -1..1: x / 2 + 0.5"),
+        ("return image - 0.2", "negative values: clamp(0, 1)"),
+        ("image[0, 0, 0] = torch.nan; return image", "0.0% of the values are NaN or infinite"),
     ],
-)
-def test_output_of_the_wrong_kind_is_named(ending: str, message: str, tmp_path: Path, tiny_sd: Path) -> None:
-    results = run(tmp_path, LATENT + SOUND.replace("return image", ending), tiny_sd)
-    assert not results["output"].ok
-    assert message.replace("\\", "") in results["output"].message
+)  # fmt: skip
+def test_output_of_the_wrong_kind_is_named(ending: str, message: str, tmp_path: Path) -> None:
+    random_picture = """
+    if canvas.loop:
+        raise UsageError("no loops")
+    x = noise.normal("x", (1, 4, canvas.height // 4, canvas.width // 4))
+    image = torch.linspace(0, 1, 3 * canvas.height * canvas.width).reshape(3, canvas.height, canvas.width)
+    """
+    results = run(tmp_path, CONTROL + random_picture + ending + "\n")
+    assert failures(results) == {"output"}
+    assert message in results["output"].message
+    assert re.search(r"plugin\.py:\d+ in mine\)$", results["output"].message)
+
+
+def test_an_error_is_told_with_the_line_of_the_file_that_it_came_through(tmp_path: Path) -> None:
+    results = run(tmp_path, CONTROL + "    return np.zeros(3).reshape(2, 2)\n")
+    assert re.search(r"ValueError: .*plugin\.py:10 in mine\)", results["runs"].message)
+
+
+def test_the_picture_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(CONTROL + "    return np.full((3, canvas.height, canvas.width), 0.5)\n")
+    out = tmp_path / "preview.png"
+    results = check(f"{tmp_path / 'plugin.py'}@mine", out=out)
+    assert ("preview", True, str(out)) in [(r.name, r.ok, r.message) for r in results]
+    assert set(np.asarray(Image.open(out)).flat) == {128}
+    with pytest.raises(UsageError, match=r"--out takes a file \.png in a folder that is there"):
+        check("direct", out=tmp_path / "none" / "preview.png")
 
 
 def test_a_method_that_raises_is_reported_with_its_error(tmp_path: Path, tiny_sd: Path) -> None:

@@ -201,6 +201,7 @@ def test_failures_are_named_and_the_run_is_incomplete(suite: Path) -> None:
     assert said.exit_code == 5
     assert "no such luck" in said.stderr
     assert "pictures: 3 of 6, 3 failed" in said.stdout
+    assert [call("generate", "--suite", suite).exit_code for _ in range(2)] == [5, 5]
     assert "--retry" in call("generate", "--suite", suite).stderr
     plugins.write_text(broken + "\n# the same, once more\n")  # another source, another recipe
     assert call("generate", "--suite", suite).exit_code == 5

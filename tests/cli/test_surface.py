@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from types import SimpleNamespace as Namespace
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from bench.analysis.board import Line, Row, Section, Spot
 from bench.analysis.columns import Column
+from bench.catalogue import listing
 from bench.cli import console
 from bench.cli.app import main
 from bench.report.export import markdown, table_csv
@@ -62,6 +64,51 @@ def test_markdown_shows_html_and_marks_instead_of_being_them() -> None:
     assert "<" not in said
     assert "&lt;img src=x onerror=y&gt;\\|\\`\\*\\_\\[a\\](b) c" in said
     assert "| &lt;b&gt; ↓ |" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("plan --suite minature", 2, "did you mean 'miniature'"),
+        ("list metods", 2, "did you mean 'methods'"),
+        ("list methods --sweet", 2, "--sweet"),
+        ("sql --store nowhere 'from leaderboard'", 5, "no leaderboard at"),
+        ("store verify --wrong", 2, "--wrong"),
+        ("board --format md", 2, "give one"),
+        ("adopt nowhere", 2, "no folder nowhere"),
+        ("world train world-va", 2, "did you mean 'world-vae'"),
+        ("weights list minature", 2, "minature"),
+    ],
+)
+def test_with_json_an_error_is_json_too(words: str, code: int, said: str) -> None:
+    done = CliRunner().invoke(main, [*shlex.split(words), "--json"])
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["exit_code"]) == (code, code)
+    assert said in told["error"]
+
+
+def test_without_json_an_error_is_words_alone() -> None:
+    done = CliRunner().invoke(main, ["list", "metods"])
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (ZeroDivisionError("ours"), 70)])
+def test_with_json_a_stop_and_a_fault_are_json_too(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(kind: str) -> None:
+        raise error
+
+    monkeypatch.setattr(listing, "listing", fails)
+    done = CliRunner().invoke(main, ["list", "methods", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["exit_code"]) == (code, code)
+
+
+def test_reasons_of_several_lines_are_one_line_each_with_all_that_wait() -> None:
+    blocked = [Namespace(label=label, reason="no weights\n  fetch them:\n  scrollbench x") for label in "aba"]
+    assert console.blocked_lines(Namespace(blocked=blocked)) == [  # type: ignore[arg-type]
+        "blocked: a, b: no weights fetch them: scrollbench x"
+    ]
 
 
 def test_help_begins_with_run_and_the_version_is_told() -> None:

@@ -63,6 +63,39 @@ def test_adopted_pictures_are_scored_and_stand_on_the_board(folder: Path, suite:
     assert (line.wanted, line.made) == (3, 3)
 
 
+def test_another_size_of_the_same_aspect_ratio_is_resized_where_asked_for_recorded_and_marked(
+    folder: Path, suite: Suite, store: Store
+) -> None:
+    Image.fromarray(np.full((16, 32, 3), 77, np.uint8)).save(folder / "0_reef.png")
+    with pytest.raises(UsageError, match=r"is 32x16, part 2to1 is 16x8: .*--resize does it"):
+        adopt(folder, suite, "theirs", manifest(folder, ALL), store)
+    adopt(folder, suite, "theirs", manifest(folder, ALL), store, resize=True)
+    images = {r["prompt_id"]: r for r in store.ledger().images.values()}
+    assert images["reef"]["flags"] == ["adopted", "resized", "flat"]
+    assert images["reef"]["recipe"]["params"]["resized_from"] == "32x16"
+    assert store.read_image(images["reef"]["image_id"]).shape == (8, 16, 3)
+    assert "resized_from" not in images["harbour"]["recipe"]["params"]
+    score(suite, store)
+    build(store)
+    assert query(store, "select distinct provenance from leaderboard")[1] == [("adopted from lossy files",)]
+    Image.fromarray(np.full((16, 30, 3), 77, np.uint8)).save(folder / "0_reef.png")
+    with pytest.raises(UsageError, match=r"is 30x16, .* scores$"):
+        adopt(folder, suite, "others", manifest(folder, ALL), store, resize=True)
+
+
+def test_what_is_told_of_a_closed_model_is_kept(folder: Path, suite: Suite, store: Store) -> None:
+    told = folder / "manifest.csv"
+    told.write_text("file,prompt_id,model,date,cost_usd\n0_reef.png,reef,wide-1,2026-01-31,0.19\n")
+    adopt(folder, suite, "api", told, store)
+    (image,) = store.ledger().images.values()
+    about = {"model": "wide-1", "date": "2026-01-31", "cost_usd": "0.19"}
+    assert image["recipe"]["params"] == {"image_id": image["image_id"], **about}
+    for cell, said in (("31.1.2026,0.19", "column date: .*2026-01-31"), ("2026-01-31,cheap", "column cost_usd")):
+        told.write_text(f"file,prompt_id,model,date,cost_usd\n0_reef.png,reef,wide-1,{cell}\n")
+        with pytest.raises(UsageError, match=said):
+            adopt(folder, suite, "api", told, store)
+
+
 def test_what_is_told_of_them_is_kept_and_no_more(folder: Path, suite: Suite, store: Store) -> None:
     adopt(folder, suite, "theirs", manifest(folder, ALL), store)
     images = {r["prompt_id"]: r for r in store.ledger().images.values()}
@@ -133,7 +166,9 @@ def test_a_label_must_be_new_and_plain(folder: Path, suite: Suite, store: Store,
 def test_a_manifest_without_its_columns_is_refused(folder: Path, suite: Suite, store: Store) -> None:
     path = folder / "manifest.csv"
     path.write_text("path,prompt\na,b\n")
-    with pytest.raises(UsageError, match="no column 'file'; expected file, prompt_id, seed, part; got path, prompt"):
+    with pytest.raises(
+        UsageError, match=r"no column 'file'; expected file, prompt_id, seed, part, .*; got path, prompt"
+    ):
         adopt(folder, suite, "theirs", path, store)
 
 

@@ -15,11 +15,12 @@ from bench import progress
 from bench.errors import PrerequisiteError, StoreError, UsageError
 from bench.ids import image_id
 from bench.noise import Noise
-from bench.pipeline.executors import EXECUTORS, Crew
+from bench.pipeline.executors import EXECUTORS, Crew, patience
 from bench.pipeline.generate import generate
 from bench.pipeline.maker import to_rgb
 from bench.pipeline.plan import ATTEMPTS, make_plan
 from bench.store import Store
+from bench.suites.load import load_suite
 from bench.types import Canvas
 from tests.support.small import PLUGINS, SUITE, picture_ids, planned, small
 
@@ -44,7 +45,7 @@ def faulty(body: str, name: str = "grain") -> str:
 def test_a_run_makes_every_picture_from_the_noise_of_its_seed_and_prompt(tmp_path: Path, store: Store) -> None:
     result = generate(planned(tmp_path, store, seeds=[5]), store)
     assert (result.made, result.done, result.failed, result.complete) == (6, 0, 0, True)
-    record = next(r for r in of_kind(store, "image") if r["recipe"]["prompt_id"] == "reef")
+    record = next(r for r in of_kind(store, "image") if (r["label"], r["prompt_id"]) == ("plugins.py@grain", "reef"))
     expected, _ = to_rgb(Noise(5, "reef").generator("canvas").random((3, 8, 16)), Canvas(16, 8))
     assert record["image_id"] == image_id(expected)
     assert (store.read_image(record["image_id"]) == expected).all()
@@ -205,6 +206,50 @@ def test_a_repaired_store_gets_back_just_the_picture_it_lost(tmp_path: Path, sto
     assert picture_ids(store) == before
 
 
+@pytest.mark.parametrize(("kind", "tries"), [("RuntimeError", 3), ("ValueError", 1), ("UsageError", 1)])
+def test_what_would_fail_again_is_not_tried_again_in_the_same_run(
+    tmp_path: Path, store: Store, kind: str, tries: int
+) -> None:
+    body = f"from bench.errors import UsageError\n    if prompt.id == 'reef': raise {kind}('odd')"
+    assert generate(make_plan(small(tmp_path, plugins=faulty(body)), store), store).failed == 1
+    assert len(of_kind(store, "failure")) == tries
+
+
+PROMPTS = "".join(f'{{"id": "p{i}", "text": "a photo of {i}", "theme": "sea"}}\n' for i in range(8))
+
+
+@pytest.mark.parametrize(("said", "tried"), [("'odd'", 3), ("prompt.id", 8)])
+def test_a_sampler_whose_first_pictures_fail_alike_is_left(tmp_path: Path, store: Store, said: str, tried: int) -> None:
+    small(tmp_path, plugins=faulty(f"raise RuntimeError({said})"))
+    (tmp_path / "prompts.jsonl").write_text(PROMPTS)
+    result = generate(make_plan(load_suite(tmp_path / "small.toml"), store), store)
+    assert (result.made, result.failed) == (8, 8)
+    failed = {f["recipe_id"] for f in of_kind(store, "failure")}
+    assert len(failed) == tried
+    assert sum(f.message.startswith("not tried: prompt") for f in result.failures) == 8 - tried
+
+
+def test_the_outlook_weighs_each_sampler_by_the_seconds_of_its_pictures(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 20.0, 20.0])
+    monkeypatch.setattr(patience.time, "monotonic", lambda: next(now))
+    jobs = planned(tmp_path, store).jobs  # three of grain, three of latent
+    outlook = patience.Outlook(jobs, [])
+    assert outlook.left is None
+    grain, latent = (next(j for j in jobs if j.use.label == label) for label in ("plugins.py@grain", "latent"))
+    outlook.note(grain, image(grain, 1.0))
+    outlook.note(latent, image(latent, 9.0))
+    assert outlook.left == 2 * (2 * 1.0 + 2 * 9.0)  # twice the pictures' own seconds have gone by
+    outlook.note(latent, {"kind": "failure"})
+    assert outlook.left == 2 * (2 * 1.0 + 1 * 9.0)
+
+
+def image(job: Any, seconds: float) -> dict[str, Any]:
+    recipe = {"canvas": {"width": job.recipe.canvas.width, "height": job.recipe.canvas.height}}
+    return {"kind": "image", "recipe": recipe, "sampler": job.sampler, "cost": {"seconds": {"denoise": seconds}}}
+
+
 # -- to_rgb
 
 CANVAS = Canvas(4, 2)
@@ -268,7 +313,7 @@ def test_progress_is_told_of_every_job_once(tmp_path: Path, store: Store) -> Non
         def start(self, stage: str, total: int) -> None:
             told.append((stage, total))
 
-        def advance(self, stage: str, n: int = 1, note: str = "") -> None:
+        def advance(self, stage: str, n: int = 1, note: str = "", left: float | None = None) -> None:
             told.append((stage, n))
 
         def finish(self, stage: str) -> None:

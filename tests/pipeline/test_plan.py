@@ -95,7 +95,16 @@ def test_a_picture_whose_file_is_gone_is_wanted_again_and_no_other(tmp_path: Pat
 def test_methods_of_one_backbone_stand_together(tmp_path: Path, store: Store) -> None:
     mixed = SUITE + '[[methods]]\nref = "plugins.py@grain"\nlabel = "half"\nset = {scale = 0.5}\n'
     plan = make_plan(small(tmp_path, mixed), store)
-    assert [j.recipe.backbone for j in plan.jobs] == [None] * 6 + ["fake"] * 3
+    assert [j.recipe.backbone for j in plan.wanted] == [None] * 6 + ["fake"] * 3
+
+
+def test_a_picture_of_every_sampler_that_has_none_comes_first(tmp_path: Path, store: Store) -> None:
+    mixed = SUITE + '[[methods]]\nref = "plugins.py@grain"\nlabel = "half"\nset = {scale = 0.5}\n'
+    labels = [j.use.label for j in make_plan(small(tmp_path, mixed), store).jobs]
+    assert labels == ["plugins.py@grain", "half", "latent", *["plugins.py@grain"] * 2, *["half"] * 2, *["latent"] * 2]
+    generate(make_plan(small(tmp_path, mixed, limit=1, methods=["latent"]), store), store)
+    labels = [j.use.label for j in make_plan(small(tmp_path, mixed), store).jobs]
+    assert labels == ["plugins.py@grain", "half", *["plugins.py@grain"] * 2, *["half"] * 2, *["latent"] * 2]
 
 
 def test_cells_with_the_same_recipe_share_one_job(tmp_path: Path, store: Store) -> None:
@@ -236,4 +245,5 @@ def test_backbones_are_loaded_once_each_one_after_the_other(tmp_path: Path, stor
     suite = small(tmp_path, MIXED + between, TWO)  # of the suite's backbone, after one of another
     loads = suite.methods[1].method.fn.__globals__["loads"]
     result = generate(make_plan(suite, store), store)
-    assert (result.made, loads) == (12, ["cpu", "other"])
+    assert (result.made, loads) == (12, ["cpu", "other", "cpu"])  # a first picture of each, then the others
+    assert make_plan(suite, Store(tmp_path / "new")).jobs[-1].use.label == "slow"

@@ -57,8 +57,7 @@ def write_site(store: Store, suite: Suite, out: Path, progress: Progress | None 
     placed = pictures.placed(store, suite)
     if not placed:
         raise StoreError(
-            f"there are no pictures of suite {suite.ref} in {store.root}; "
-            f"`scrollbench run --suite {suite.name}` makes them"
+            f"there are no pictures of suite {suite.ref} in {store.root}; `scrollbench run {suite.command}` makes them"
         )
     images = list(dict.fromkeys(row[4:7] for row in placed))
     progress.start("pictures", len(images))
