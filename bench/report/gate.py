@@ -105,7 +105,8 @@ def markdown(result: GateResult) -> str:
     lines = [
         head, "",
         f"Suite {result.suite} (`{result.suite_digest[:8]}`), baseline `{base.digest[:8]}`, candidate "
-        f"`{new.digest[:8]}`. Gains are positive where the candidate is better; bounds are one-sided, 95 %.", "",
+        f"`{new.digest[:8]}`. Gains are positive where the candidate is better (of numbers without better and "
+        "worse: where it has more); bounds are one-sided, 95 %.", "",
     ]  # fmt: skip
     table = rows(result)
     if table:
