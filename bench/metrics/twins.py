@@ -8,7 +8,9 @@ that leaves a short side of S >= 32 px,
     a . b    = sum over y, colours and 0 <= j < S of r(y, a + j) r(y, b + j)     windows of S columns from a and b
     mirrored = the same with r(y, b + S - 1 - j)
     likeness = 2 a . b / max(a . a + b . b, mean of a . a)          1 for equal windows that are not nearly empty
-    twin     = max over windows that do not overlap
+    twin     = -10 log10(1 - max likeness of windows that do not overlap), at most 40 dB
+
+The logarithm tells copies from windows that are merely alike: half of what differs is 3 dB, a hundredth of it 20 dB.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from bench.store.raster import Raster, strips
 from bench.types import Value
 
 SHORT = 32  # px
+LEAST = 1e-4  # share of what differs that counts as none: 40 dB
 NOTHING = 1e-9  # mean energy of a window below which rows are even
 
 
@@ -72,13 +75,13 @@ def _diagonals(products: np.ndarray, side: int) -> np.ndarray:
 
 
 @metric(
-    "twins", scope="image", view="whole", unit="", range=(-1.0, 1.0), values={"twin": "lower"},
+    "twins", scope="image", view="whole", unit="dB", range=(-3.1, 40.0), values={"twin": "lower"},
     source="defined by this project (PROPOSAL): bench.metrics.twins",
 )  # fmt: skip
 def twins(sample: Sample) -> list[Value]:
-    """How alike the two most alike windows are that do not overlap, one of them perhaps mirrored; 1 for a clone.
+    """How alike the two most alike windows are that do not overlap, one of them perhaps mirrored; 40 dB for a clone.
 
     Undefined where no two windows fit side by side, or all rows are even.
     """
     best = max(float(x.max()) for x in likeness(reduced(sample.pixels), sample.canvas.loop))
-    return [Value("twin", number(best))]
+    return [Value("twin", number(float(-10 * np.log10(np.maximum(1 - best, LEAST)))) if np.isfinite(best) else None)]
