@@ -88,8 +88,9 @@ def test_what_a_sampler_runs_unseen_is_found(world_sd: Any) -> None:
     assert {name for _, name in unseen(ran, method.fn, Noise)} >= {"LatentNetwork", "StableDiffusion"}
 
 
-IMAGE_METRICS = ("repeat-count", "gsd-dino", "gsd-lpips", "intra-lpips", "adjacent", "panollama", "sharpness",
-                 "clip-score", "intra-style", "object-repetition", "horizon-break", "caption-match")  # fmt: skip
+IMAGE_METRICS = ("repeat-count", "gsd-dino", "gsd-lpips", "intra-lpips", "adjacent", "panollama", "sharpness", "grain",
+                 "colour", "twins", "clip-score", "intra-style", "object-repetition", "horizon-break",
+                 "caption-match")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IMAGE_METRICS)

@@ -100,8 +100,7 @@ def calibrate(
         if report.equal == report.cells:
             notes.append(f"{name}: all pictures are equal")
         for c in report.comparisons:
-            if c.measure.direction != "none":
-                found.setdefault((c.part, c.measure.name), {})[name] = c
+            found.setdefault((c.part, c.measure.name), {})[name] = c
     floors = _floors(found, notes)
     return Calibration(suite.ref, suite.digest, label, base.digest, tuple(repetitions), tuple(floors), tuple(notes))
 
@@ -129,8 +128,7 @@ def from_seeds(store: Store, suite: Suite, label: str) -> Calibration:
     for name, other in zip(repetitions, others):
         again = reseeded(of_seed(base, other), other - first)
         for c in compare(store, replace(suite, seeds=(first,)), of_seed(base, first), again, numbers).comparisons:
-            if c.measure.direction != "none":
-                found.setdefault((c.part, c.measure.name), {})[name] = c
+            found.setdefault((c.part, c.measure.name), {})[name] = c
     floors = _floors(found, notes)
     if not floors:
         raise IncompleteError(f"the seeds of {label} in this store give no margins: {'; '.join(notes)}")

@@ -196,7 +196,7 @@ def of_prompts(
         return base
     sign = 1.0 if measure.direction == "none" else -1.0
     gains = dict(zip(common, map(float, sign * growth)))
-    span = _span(measure, [float(lossy[0][p]) for p in common], float(np.abs(growth).max()))
+    span = span_of(measure, [float(lossy[0][p]) for p in common], float(np.abs(growth).max()))
     gain = estimate(sign * growth, swaps=base.family.swaps, span=span)
     exact = base.exact or (measure.use is None and measure.name in COMPARED and bool((growth == growth[0]).all()))
     if exact:
@@ -209,7 +209,7 @@ def of_prompts(
     return replace(base, a=means[0], b=means[1], gain=gain, losses=tuple(losses), span=span, exact=exact)
 
 
-def _span(measure: Measure, losses: Sequence[float], largest: float) -> Span:
+def span_of(measure: Measure, losses: Sequence[float], largest: float) -> Span:
     """What one prompt's gain can be: the width of the number's range.
 
     Where that is open, the distance between A's best and worst prompt stands in, or the ``largest`` gain seen where
@@ -220,11 +220,11 @@ def _span(measure: Measure, losses: Sequence[float], largest: float) -> Span:
         ends = [measure.loss(least), measure.loss(most)]
         if measure.direction in ("zero", "one"):
             ends.append(0.0)
-        reach = max(ends) - min(ends)
+        width = max(ends) - min(ends)
     else:
-        reach = max(losses) - min(losses)
-        reach = max(reach, largest) if reach else 0.0
-    return (-reach, reach) if reach > 0 else OPEN
+        width = max(losses) - min(losses)
+        width = max(width, largest) if width else 0.0
+    return (-width, width) if width > 0 else OPEN
 
 
 def _by_prompt(

@@ -7,6 +7,9 @@ margin m, and the gain D of the candidate over the baseline (positive is better)
     regressed     the upper end is below -m, at 5 % shared by all numbers of the gate
     inconclusive  neither: too few prompts, and how many would do
 
+A number that has no better and worse (a colour) may move neither up nor down by more than its margin: it passes where
+both ends lie inside (two one-sided tests: Schuirmann, J. Pharmacokinet. Biopharm. 1987), and counts twice for alarms.
+
 All numbers must pass, so a candidate that is beyond the margin in any of them passes at most one time in twenty,
 however many numbers there are (intersection-union test: Berger, Technometrics 1982). Of candidates that lie on every
 margin, one in twenty is called regressed, because alarms share their error (Bonferroni).
@@ -18,12 +21,12 @@ Means say little of what is rare. So pictures that show nothing are counted by t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.analysis.columns import measures, text
+from bench.analysis.columns import text
 from bench.analysis.compare import Comparison, Report, compare
 from bench.analysis.pin import Pin, margins_in
 from bench.analysis.samplers import Degenerate, Side, degenerate, labelled, pinned, standing_protocol
@@ -119,13 +122,9 @@ def gate(
         worst: places named for a number that did not pass.
 
     Raises:
-        UsageError: unknown labels or numbers, no margins, or one for a number without a direction.
+        UsageError: unknown labels or numbers, or no margins.
         StoreError: there is no leaderboard.
     """
-    wanted = measures(suite, margins)
-    for m in wanted:
-        if m.direction == "none":
-            raise UsageError(f"{m.name} has no better and worse and takes no margin; take it out of [gate.margins]")
     notes = []
     if isinstance(baseline, Pin):
         if baseline.suite_digest != suite.digest:
@@ -146,10 +145,10 @@ def gate(
         notes.append("all pictures are equal, pixel by pixel: the change does nothing on this suite")
     prompts = min(len(part.prompts.prompts) for part in suite.parts)
     empty = degenerate(one, two, worst)
-    return judge(report, margins, suite.ref, suite.digest, worst, prompts, speed=speed, notes=notes, empty=empty)
+    return concluded(report, margins, suite.ref, suite.digest, worst, prompts, speed=speed, notes=notes, empty=empty)
 
 
-def judge(
+def concluded(
     report: Report,
     margins: Mapping[str, float],
     suite: str,
@@ -171,8 +170,7 @@ def judge(
         prompts: how many were asked for; as many as were compared where None.
         speed, notes, empty: what else was found.
     """
-    alarm = 1 - (1 - LEVEL) / max(1, len(report.comparisons))
-    checks = tuple(_check(report, c, margins[c.measure.name], worst, alarm) for c in report.comparisons)
+    checks = judge(report.comparisons, margins, lambda c: _places(report, c, worst))
     if prompts is None:
         prompts = min((c.gain.n for c in report.comparisons if c.gain), default=0)
     said = f"{prompts} prompts: what befalls up to {unseen(prompts):.0%} of prompts may not show on these (95 %)"
@@ -219,7 +217,16 @@ def margins_of(suite: Suite, file: Path | None = None) -> dict[str, float]:
     return found
 
 
-def _check(report: Report, c: Comparison, margin: float, worst: int, alarm: float) -> Judgement:
+def judge(
+    comparisons: Sequence[Comparison], margins: Mapping[str, float],
+    places: Callable[[Comparison], tuple[Place, ...]] = lambda c: (),
+) -> tuple[Judgement, ...]:  # fmt: skip
+    """The verdicts on numbers that are judged together; ``places`` finds where one that did not pass lost most."""
+    alarm = 1 - (1 - LEVEL) / max(1, sum(1 + _either_way(c) for c in comparisons))
+    return tuple(_check(c, margins[c.measure.name], alarm, places) for c in comparisons)
+
+
+def _check(c: Comparison, margin: float, alarm: float, places: Callable[[Comparison], tuple[Place, ...]]) -> Judgement:
     name, (old, new) = c.measure.name, c.missing
     if c.gain is None or old or new:
         why = f"{old} pictures of the baseline and {new} of the candidate have no number" if old or new else c.note
@@ -227,32 +234,41 @@ def _check(report: Report, c: Comparison, margin: float, worst: int, alarm: floa
             c, margin, "incomplete", None, None, f"{name}: {why}" + (f" ({c.note})" if c.note and old else "")
         )
     low, high = one_sided(c)
-    far = one_sided(c, alarm)[1]  # for alarms, which share their error
+    far = one_sided(c, alarm)  # for alarms, which share their error
+    both = _either_way(c)
+    lost, most = (abs(c.gain.value), max(-low, high)) if both else (-c.gain.value, -low)
+    least = max(far[0], -far[1]) if both else -far[1]
     unit = f" {c.measure.unit}" if c.measure.unit else ""
-    if low >= -margin and not c.unpaired:
-        return Judgement(c, margin, "pass", low, high, f"{name}: no loss beyond {margin:g}{unit} (at worst {-low:.3g})")
-    places = _places(report, c, worst)
-    if far < -margin:
-        said = f"{name} lost {-c.gain.value:.4g}{unit}, at least {-far:.4g}; the margin is {margin:g}"
-        return Judgement(c, margin, "regressed", low, high, said, places)
+    if most <= margin and not c.unpaired:
+        said = f"{name}: no {'change' if both else 'loss'} beyond {margin:g}{unit} (at worst {most:.3g})"
+        return Judgement(c, margin, "pass", low, high, said)
+    worst = places(c)
+    if least > margin:
+        how = f"changed by {c.gain.value:+.4g}" if both else f"lost {lost:.4g}"
+        said = f"{name} {how}{unit}, at least {least:.4g}; the margin is {margin:g}"
+        return Judgement(c, margin, "regressed", low, high, said, worst)
     if c.unpaired:
         said = f"{name} is defined on one side only for {c.unpaired} prompts, so that the rest decides nothing"
-        return Judgement(c, margin, "inconclusive", low, high, said, places)
-    said = f"{name}: gain {c.gain.value:.4g} in [{low:.4g}, {high:.4g}], margin {margin:g}{unit}, {c.gain.n} prompts"
-    return Judgement(c, margin, "inconclusive", low, high, f"{said}; {_needed(c, margin, low, far)}", places)
+        return Judgement(c, margin, "inconclusive", low, high, said, worst)
+    what = "change" if both else "gain"
+    said = f"{name}: {what} {c.gain.value:.4g} in [{low:.4g}, {high:.4g}], margin {margin:g}{unit}, {c.gain.n} prompts"
+    needed = _needed(c.gain.n, margin - lost, most - lost if lost < margin else lost - least)
+    return Judgement(c, margin, "inconclusive", low, high, f"{said}; {needed}", worst)
 
 
-def _needed(c: Comparison, margin: float, low: float, far: float) -> str:
-    """How many prompts would decide, by the interval that does not decide yet."""
-    assert c.gain is not None
-    distance = c.gain.value + margin  # inside the margin where positive
-    half = c.gain.value - low if distance > 0 else far - c.gain.value
-    more = prompts_to_decide(c.gain.n, half, distance)
+def _either_way(c: Comparison) -> bool:
+    """Whether a number may move neither up nor down."""
+    return c.measure.direction == "none"
+
+
+def _needed(n: int, distance: float, half: float) -> str:
+    """How many prompts would decide, by the interval that does not decide yet; ``distance`` is to the margin."""
+    more = prompts_to_decide(n, half, distance)
     if more is not None:
         return f"about {more} prompts would decide"
     if not distance:
         return "it lies on the margin"
-    return f"{c.gain.n} prompts are too few for its tail, or too few of them differ: cannot be told at this n"
+    return f"{n} prompts are too few for its tail, or too few of them differ: cannot be told at this n"
 
 
 def one_sided(c: Comparison, level: float = LEVEL) -> tuple[float, float]:
@@ -277,14 +293,18 @@ def one_sided(c: Comparison, level: float = LEVEL) -> tuple[float, float]:
 
 def _places(report: Report, c: Comparison, worst: int) -> tuple[Place, ...]:
     """The worst prompts, each with the view along the panorama that lost most, if the number has a curve there."""
-    losers = [p for p in c.losses[:worst] if p.gain < 0]
+    assert c.gain is not None
+    rising = _either_way(c) and c.gain.value > 0
+    ordered = c.losses[::-1] if rising else c.losses
+    losers = [p for p in ordered[:worst] if (p.gain > 0 if rising else p.gain < 0)]
     if not losers:
         return ()
+    falling = -1 if _either_way(c) and not rising else 1
     curves = [_curves(side, c, [p.prompt_id for p in losers]) for side in (report.a, report.b)]
     places = []
     for p in losers:
         old, new = (curve.get(p.prompt_id, {}) for curve in curves)
-        lost = {i: c.measure.loss(new[i]) - c.measure.loss(old[i]) for i in new if i in old}
+        lost = {i: falling * (c.measure.loss(new[i]) - c.measure.loss(old[i])) for i in new if i in old}
         at = max(lost, key=lambda i: lost[i]) if len(lost) > 1 else None
         places.append(Place(p.prompt_id, p.a, p.b, p.gain, p.picture_b, p.picture_a, at, len(lost) if lost else None))
     return tuple(places)

@@ -104,7 +104,8 @@ def markdown(result: GateResult) -> str:
     head = f"## {MARKS[result.verdict]} {result.verdict}: {_plain(new.name)} against {_plain(base.name)}"
     lines = [
         head, "",
-        f"{_sources(result)}. Gains are positive where the candidate is better; bounds are one-sided, 95 %.", "",
+        f"{_sources(result)}. Gains are positive where the candidate is better (of numbers without better and worse: "
+        "where it has more); bounds are one-sided, 95 %.", "",
     ]  # fmt: skip
     table = rows(result)
     if table:

@@ -176,10 +176,24 @@ def test_margins_are_the_suites_and_their_absence_names_the_command(tmp_path: Pa
             margins_of(suite, tmp_path / "margins.toml")
 
 
-def test_a_margin_for_what_has_no_better_or_is_not_measured_is_refused(tmp_path: Path) -> None:
+def test_a_number_without_better_and_worse_may_move_neither_way(tmp_path: Path) -> None:
+    """Brighter by 51 levels is a gain in brightness and a change of the mean level; 5 % stay within either margin."""
+    suite, store = made(tmp_path, "plain", "dark", "noisy", set=["dark.by=-0.2", "noisy.spread=0.005"])
+    lighter, noisy, margins = "plugins.py@dark[by=-0.2]", "plugins.py@noisy[spread=0.005]", {"mean-level": 4.0}
+    (up,), (down,), (same,) = (
+        gate(store, suite, a, b, margins).checks for a, b in (("plain", lighter), (lighter, "plain"), ("plain", noisy))
+    )
+    assert [c.verdict for c in (up, down, same)] == ["regressed", "regressed", "pass"]
+    assert up.message.startswith("mean-level changed by +5")
+    assert down.message.startswith("mean-level changed by -5")
+    assert all(p.gain > 45 for p in up.places)
+    assert all(p.gain < -45 for p in down.places)
+    assert gate(store, suite, "plain", lighter, {"brightness": 4.0}).verdict == "pass"  # the control: there is better
+    assert gate(store, suite, "plain", noisy, {"mean-level": 0.01}).verdict == "inconclusive"
+
+
+def test_a_margin_for_what_is_not_measured_is_refused(tmp_path: Path) -> None:
     suite, store = made(tmp_path, "plain", "dark")
-    with pytest.raises(UsageError, match="no better and worse"):
-        gate(store, suite, "plain", "plugins.py@dark", {"mean-level": 1})
     with pytest.raises(UsageError, match="did you mean 'brightness'"):
         gate(store, suite, "plain", "plugins.py@dark", {"brightnes": 1})
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.analysis.columns import Measure
 from bench.analysis.compare import Comparison, Report, corrected, of_prompts
-from bench.analysis.gate import GateResult, judge
+from bench.analysis.gate import GateResult, concluded
 from bench.analysis.samplers import Side
 from bench.analysis.scores.table import Cell, Scores
 from bench.errors import UsageError, near
@@ -91,4 +91,4 @@ def gate_scores(
     for name in margins:
         if ways[name] == "none":
             raise UsageError(f"{name}: which way is better? --better {name}=lower or {name}=higher")
-    return judge(report, margins, scores.name, worst=worst)
+    return concluded(report, margins, scores.name, worst=worst)
