@@ -1,9 +1,10 @@
 """world-wan's base: a miniature of Wan2.1 that knows squares and near-still clips of squares, and nothing wider.
 
-Kinds are drawn evenly, so that rare things are learned too. Steps alternate between single pictures and clips of 15 latent frames whose camera stands or drifts by up to two
-cells. Wan's own positions, and noise of its own for every frame. The network answers with x0 on the flow path
-x_t = (1 - t) x0 + t eps (``prediction_type="sample"``, which Wan's sampler, UniPC, takes as it is), weighted
-min(1/t^2, 8). The umT5 encoder is small and trained along; padding behind a text is zeros, as in the pipeline.
+Kinds are drawn evenly, so that rare things are learned too. Steps alternate between single pictures and clips of 15
+latent frames whose camera stands or drifts by up to two cells. Wan's own positions, and noise of its own for every
+frame. The network answers with x0 on the flow path x_t = (1 - t) x0 + t eps (``prediction_type="sample"``, which
+Wan's sampler, UniPC, takes as it is), weighted min(1/t^2, 8). The umT5 encoder is small and trained along; padding
+behind a text is zeros, as in the pipeline.
 """
 
 from __future__ import annotations
