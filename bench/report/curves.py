@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,28 +78,29 @@ def points(store: Store, suite: Suite, names: Sequence[str] = ()) -> list[dict[s
 
 
 def draw(store: Store, suite: Suite, out: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Draw a panel for each number to a PNG, and return :func:`points`."""
+    """Draw a panel for each number to a PNG, a row of them for each knob, and return :func:`points`."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     rows = points(store, suite, names)
-    panels = list(dict.fromkeys(r["metric"] for r in rows))
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.2), dpi=160, layout="constrained")
-    for metric, ax in zip(panels, np.atleast_1d(axes)):
-        mine = [r for r in rows if r["metric"] == metric]
+    metrics, knobs = (list(dict.fromkeys(r[column] for r in rows)) for column in ("metric", "knob"))
+    size = (3.6 * len(metrics), 3.2 * len(knobs))
+    figure, axes = plt.subplots(len(knobs), len(metrics), figsize=size, dpi=160, layout="constrained", squeeze=False)
+    for (knob, metric), ax in zip(product(knobs, metrics), axes.flat):
+        mine = [r for r in rows if (r["knob"], r["metric"]) == (knob, metric)]
         for curve in dict.fromkeys(r["curve"] for r in mine):
             line = sorted((r for r in mine if r["curve"] == curve), key=lambda r: r["x"])
             x, mean, low, high = ([r[k] for r in line] for k in ("x", "mean", "low", "high"))
             (drawn,) = ax.plot(x, mean, marker="o", ms=4, lw=1.6, label=curve)
             if None not in (*low, *high):
                 ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, lw=0)
-        ax.set(xlabel=mine[0]["knob"], title=metric)
+        ax.set(xlabel=knob, title=metric)
         ax.set_xticks(ticks := sorted({r["x"] for r in mine}), [f"{t:g}" for t in ticks])
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
-    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=8)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     plt.close(figure)
