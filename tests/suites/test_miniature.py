@@ -23,11 +23,12 @@ METHODS = {"direct", "multidiffusion", "direct:flux", "dype", "scale-dit", "drsp
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    """The embedded suite with small reference sets, fewer windows, few steps of its transformer; else as it is."""
+    """The embedded suite with small reference sets, fewer windows and steps; else as it is."""
     toml, sets = re.subn(r"count = \d+", "count = 24", Path(find("suites", "miniature")).read_text())
     toml, rows = re.subn(r"set = { steps = \d+", "set = { steps = 3", toml.replace("kept = 13", "kept = 2"))
     toml, strides = re.subn(r"stride = 2\b", "stride = 4", toml)
-    assert (sets, rows, strides) == (2, 4, 1)
+    toml, steps = re.subn(r"^steps = 20$", "steps = 8", toml, flags=re.M)
+    assert (sets, rows, strides, steps) == (2, 4, 1, 1)
     file = tmp_path_factory.mktemp("suite") / "miniature.toml"
     file.write_text(toml)
     return load_suite(file, {"limit": 2})
