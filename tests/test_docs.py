@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -115,6 +116,32 @@ RUN = sorted({c.values[0].split("  #")[0].rstrip() for c in COMMANDS if CHEAP.ma
 def test_every_cheap_command_of_the_documentation_runs(said: str) -> None:
     done = CliRunner(env={"COLUMNS": "80"}).invoke(main, shlex.split(said)[1:])
     assert (done.exit_code, bool(done.output)) == (0, True), done.output
+
+
+SHOWN = re.compile(r"scrollbench (new|compare .*--scores|gate .*--scores)")
+
+
+def walks() -> dict[str, str]:
+    """The commands of docs/walks.md whose output a test can make again, with the output that stands there."""
+    found: dict[str, str] = {}
+    for block in (ROOT / "docs" / "walks.md").read_text(encoding="utf-8").split("\n    $ ")[1:]:
+        said, _, rest = block.partition("\n")
+        shown = itertools.takewhile(lambda line: line.startswith("    ") or not line, rest.split("\n"))
+        if SHOWN.match(said):
+            found[said] = "\n".join(line[4:] for line in shown)
+    return found
+
+
+@pytest.mark.parametrize("said", walks())
+def test_what_the_walks_show_is_what_is_printed(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    done = CliRunner(env={"COLUMNS": "80"}).invoke(main, shlex.split(said)[1:])
+    assert done.output.strip() == walks()[said].strip()
+
+
+def test_the_walks_show_commands_that_are_run_again() -> None:
+    assert [said.split()[1] for said in walks()] == ["new", "compare", "gate", "compare"]
 
 
 def test_inline_commands_are_verbs_with_options_that_they_have() -> None:

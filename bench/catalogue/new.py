@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ KINDS = {
 
 
 def write_new(kind: str, file: Path) -> list[str]:
-    """Write a small working file, named as its file is.
+    """Write a small working file, named as its file is (of a suite the letters and digits).
 
     Args:
         kind: of ``KINDS``.
@@ -118,7 +119,8 @@ def write_new(kind: str, file: Path) -> list[str]:
         raise UsageError(
             f"a {kind} is a file {new.suffix}; got {str(file)!r}, try {str(file.with_suffix(new.suffix))!r}"
         )
-    name = json.dumps(file.stem, ensure_ascii=False)  # as Python and TOML write it, too
+    plain = re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "mine"  # what a suite may be called
+    name = json.dumps(plain if kind == "suite" else file.stem, ensure_ascii=False)  # as Python and TOML write it, too
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(new.text.replace("NAME", name))

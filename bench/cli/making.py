@@ -66,7 +66,7 @@ def plan(
     """Say what a run would do: what is wanted, what is done, what cannot be, and what it costs. Changes nothing."""
     suite = chosen.suite
     made = bench.make_plan(suite, chosen.store, chosen.shard)
-    bench.pipeline.executors.preflight.preflight(made, chosen.device)
+    bench.pipeline.executors.preflight.preflight(made, chosen.device, here=not forecast)
     rows, absent = console.plan_rows(made), [vars(u) for u in suite.unavailable]
     costs: list[dict[str, Any]] = []
     if forecast:

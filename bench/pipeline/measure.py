@@ -100,7 +100,7 @@ def evaluate(
 
 def _use(text: str, tier: str) -> tuple[Metric, str, str | None]:
     """The metric, where it looks, and the extractor it looks through."""
-    parts = re.fullmatch(r"([^\[\]]+?)(?:\[(.+)\])?(?:@([a-z][\w-]*(?::\d+)?))?", text)
+    parts = re.fullmatch(r"((?:.+\.py@)?[^\[\]@]+)(?:\[(.+)\])?(?:@([a-z][\w-]*(?::\d+)?))?", text)
     if not parts:
         raise UsageError(f"--metric takes NAME, NAME@VIEW or NAME[EXTRACTOR]@VIEW, got {text!r}")
     metric = find("metrics", parts[1])

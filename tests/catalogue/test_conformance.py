@@ -134,7 +134,7 @@ def test_output_of_the_wrong_kind_is_named(ending: str, message: str, tmp_path: 
 
 def test_an_error_is_told_with_the_line_of_the_file_that_it_came_through(tmp_path: Path) -> None:
     results = run(tmp_path, CONTROL + "    return np.zeros(3).reshape(2, 2)\n")
-    assert re.search(r"ValueError: .*plugin\.py:10 in mine\)", results["runs"].message)
+    assert re.search(r"ValueError: .*plugin\.py:11 in mine\)", results["runs"].message)
 
 
 def test_the_picture_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:

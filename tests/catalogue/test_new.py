@@ -42,7 +42,7 @@ def test_a_new_suite_can_be_run(tmp_path: Path) -> None:
     write_new("suite", tmp_path / "my suite.toml")
     suite = load_suite(str(tmp_path / "my suite.toml"), {})
     plan = make_plan(suite, Store(tmp_path / "store"))
-    assert len(plan.jobs) == 16
+    assert (suite.name, len(plan.jobs)) == ("my-suite", 16)
     assert {m.label for m in suite.metrics} == {"sharpness", "gsd-lpips"}
     preflight(plan)
 

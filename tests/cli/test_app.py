@@ -151,7 +151,8 @@ def test_a_run_prints_the_board_and_where_its_files_are(suite: Path) -> None:
     assert said.exit_code == 0, said.stderr
     assert "brightness" in said.stdout
     assert "pictures: 6 of 6" in said.stdout
-    assert said.stderr.splitlines() == ["generate: 6 of 6", "score: 6 of 6"]
+    stages = ["generate: 6 of 6", "score: 6 of 6"]  # between them, where it takes long, how far it is
+    assert [line for line in said.stderr.splitlines() if line in stages] == stages
     for line in said.stdout.splitlines()[-2:]:
         assert Path(line.split(maxsplit=2)[-1] if "sheet" in line else line.split()[-1]).stat().st_size > 1000
 

@@ -46,6 +46,13 @@ def test_what_works_is_not_refused_and_the_outline_is_left_as_it_was(tmp_path: P
     assert preflight(plan(tmp_path)) == preflight(plan(tmp_path)) == "cpu"
 
 
+def test_a_forecast_for_another_machine_asks_for_no_device(tmp_path: Path) -> None:
+    half = SQUARE.replace('title = "Small"', 'backbone_options = {precision = "fp16"}')
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        preflight(plan(tmp_path, half), "cpu")
+    assert preflight(plan(tmp_path, half), "cpu", here=False) == ""
+
+
 def test_all_that_is_refused_is_said_at_once(tmp_path: Path) -> None:
     again = '[[methods]]\nref = "multidiffusion"\nlabel = "other"\nset = {stride = 0}\n'
     with pytest.raises(UsageError) as refusal:

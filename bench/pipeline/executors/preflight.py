@@ -21,7 +21,7 @@ class _Reached(BaseException):
     """A sampler has come to the network's first call: it refuses nothing."""
 
 
-def preflight(plan: Plan, device: str | None = None) -> str:
+def preflight(plan: Plan, device: str | None = None, here: bool = True) -> str:
     """Refuse the jobs of a plan that can only fail, all in one message.
 
     Every sampler that this project or a package brings is called once for each canvas, up to the first call of a
@@ -32,15 +32,16 @@ def preflight(plan: Plan, device: str | None = None) -> str:
     Args:
         plan: of :func:`bench.pipeline.plan.make_plan`.
         device: where the backbones run; the suite's own, else :func:`bench.device.choose`'s, where None.
+        here: whether it is this machine that will draw; where not, no device is looked for.
 
     Returns:
-        the device.
+        the device; empty where none was looked for.
 
     Raises:
         UsageError: a precision that the device does not have, a canvas that no picture can have, what samplers refuse.
         PrerequisiteError: the device is not here.
     """
-    place = _device(plan, device)
+    place = _device(plan, device) if here else ""
     outlines: dict[str, Any] = {}
     refusals: dict[str, None] = {}
     for job in {(j.sampler, j.recipe.canvas): j for j in reversed(plan.jobs)}.values():
