@@ -14,7 +14,7 @@ from bench.types import Value
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 QUARTILE = 0.3186  # of |x| for standard normal x
-SILENCE = 1e-4  # -80 dB: a tenth of what rounding to 8 bits leaves
+SILENCE = 0.5 / 255  # half a level: what no one sees, and what rounding and the like may add
 
 
 def laplacian_deviation(rgb: np.ndarray) -> float:
@@ -49,7 +49,8 @@ def grain_level(rgb: np.ndarray) -> float | None:
     Luminance in [0, 1] at half resolution (means of 2 x 2 px, since decoders of latents leave noise that neighbours
     share), filtered by [1 -2 1; -2 4 -2; 1 -2 1], which leaves nothing of slopes and of edges along an axis and makes
     white noise six times as strong (Immerkaer). Lines and things are a small part of the values and their largest, so
-    that not the mean but the lower quartile q of their sizes is taken: 20 log10(q / (6 * 0.3186)), at least -80.
+    that not the mean but the lower quartile q of their sizes is taken: with s = q / (6 * 0.3186) the level is
+    10 log10(s^2 + (0.5 / 255)^2), so that -54.15 dB is silence.
     """
     h, w = rgb.shape[0] // 2, rgb.shape[1] // 2
     if min(h, w) < 3:
@@ -57,11 +58,11 @@ def grain_level(rgb: np.ndarray) -> float | None:
     luminance = rgb[: 2 * h, : 2 * w] @ np.asarray(LUMA, dtype=np.float32) / np.float32(255)
     half = luminance.reshape(h, 2, w, 2).mean((1, 3), dtype=np.float64)
     detail = np.abs(np.diff(np.diff(half, 2, axis=0), 2, axis=1))
-    return float(20 * np.log10(max(np.quantile(detail, 0.25) / (6 * QUARTILE), SILENCE)))
+    return float(10 * np.log10((np.quantile(detail, 0.25) / (6 * QUARTILE)) ** 2 + SILENCE**2))
 
 
 @metric(
-    "grain", scope="image", view="tiles", unit="dB", range=(-80.0, 10.0),
+    "grain", scope="image", view="tiles", unit="dB", range=(-54.2, 10.0),
     values={"grain": "lower", "grain-worst": "lower"},
     source="Immerkaer, Computer Vision and Image Understanding 1996 (filter); half resolution and quartile: PROPOSAL",
 )  # fmt: skip

@@ -42,11 +42,13 @@ def test_the_mean_over_tiles_comes_with_a_value_for_every_tile() -> None:
 def test_grain_measures_white_noise_and_not_slopes_edges_or_things() -> None:
     slope = np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None], (96, 96, 3)).copy()
     slope[40:] += 100  # an edge along the axis
-    assert grain_level(slope) == -80
+    assert grain_level(slope) == pytest.approx(20 * np.log10(0.5 / 255))
+    dithered = slope + np.random.default_rng(1).integers(0, 2, slope.shape, dtype=np.uint8)
+    assert grain_level(dithered) == pytest.approx(20 * np.log10(0.5 / 255), abs=0.5)  # half a level is as good as none
     grey = np.full((96, 96, 1), 128)
     for sigma in (4.0, 12.0):
         white = np.repeat(grey + np.random.default_rng(0).normal(0, sigma, grey.shape), 3, axis=2)
-        level = 20 * np.log10(sigma / 2 / 255)  # half resolution halves it
+        level = 10 * np.log10((sigma / 2 / 255) ** 2 + (0.5 / 255) ** 2)  # half resolution halves it
         assert grain_level(white) == pytest.approx(level, abs=0.5)
         white[20:40, 30:50] = 255  # a thing in front: 5 % of the values are 0, the quartile is a fifth of the others
         assert grain_level(white) == pytest.approx(level, abs=2.5)
