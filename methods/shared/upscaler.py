@@ -23,6 +23,7 @@ from bench.ids import file_digest
 from bench.reading import is_file
 from methods.backbones import Tensor
 from methods.backbones.identity import world_folder
+from methods.shared.lora import header
 
 EMBEDDED = "world-upscaler"
 
@@ -163,18 +164,27 @@ def made(state: dict[str, Any], device: str, dtype: Any) -> Upscaler:
 
 
 def blank(model: str) -> Upscaler:
-    """A released network on the meta device; needs no weights.
+    """A network on the meta device: a released one needs no weights, of another the shapes in its file are read.
 
     Raises:
-        UsageError: a model whose layout is not part of this project.
+        UsageError, PrerequisiteError: no such model, or a file that is not here, as :func:`locate`.
     """
     import torch
 
-    if model not in RRDB:
-        raise UsageError(f"the layout of upscaler {model!r} is not part of this project; {near(model, RRDB)}")
     with torch.device("meta"):
-        state = {name: torch.empty(shape) for name, shape in rrdb(*RRDB[model]).items()}
+        state = {name: torch.empty(shape) for name, shape in _shapes(model).items()}
     return made(state, "meta", torch.float32)
+
+
+def _shapes(model: str) -> dict[str, tuple[int, ...]]:
+    import torch
+
+    if model in RRDB:
+        return rrdb(*RRDB[model])
+    file = locate(model).file
+    if file.suffix == ".safetensors":
+        return header(file)[0]
+    return {name: tuple(x.shape) for name, x in torch.load(file, map_location="meta", weights_only=True).items()}
 
 
 # blocks, and whether pixels are unshuffled in front

@@ -87,8 +87,9 @@ def test_tiles_that_see_as_far_as_the_network_leave_no_trace(srvgg: Upscaler) ->
 def test_both_released_layouts_are_read_and_enlarge_by_their_factor(
     tmp_path: Path, suffix: str, unshuffled: bool
 ) -> None:
-    upscaler = load(locate(str(write_rrdb(tmp_path / f"net{suffix}", unshuffled))), "cpu", torch.float32)
-    assert upscaler.scale == (2 if unshuffled else 4)
+    file = str(write_rrdb(tmp_path / f"net{suffix}", unshuffled))
+    upscaler = load(locate(file), "cpu", torch.float32)
+    assert upscaler.scale == blank(file).scale == (2 if unshuffled else 4)
     assert upscaler(torch.rand(3, 11, 7)).shape == (3, 11 * upscaler.scale, 7 * upscaler.scale)
 
 
