@@ -94,8 +94,8 @@ def draw(store: Store, suite: Suite, out: Path, names: Sequence[str] = ()) -> li
             line = sorted((r for r in mine if r["curve"] == curve), key=lambda r: r["x"])
             x, mean, low, high = ([r[k] for r in line] for k in ("x", "mean", "low", "high"))
             (drawn,) = ax.plot(x, mean, marker="o", ms=4, lw=1.6, label=curve)
-            if None not in (*low, *high):
-                ax.fill_between(x, low, high, color=drawn.get_color(), alpha=0.18, lw=0)
+            ends = np.array([low, high], dtype=float)  # not a number where nothing can be told: a gap in the band
+            ax.fill_between(x, *ends, color=drawn.get_color(), alpha=0.18, lw=0)
         ax.set(xlabel=knob, title=metric)
         ax.set_xticks(ticks := sorted({r["x"] for r in mine}), [f"{t:g}" for t in ticks])
         ax.grid(alpha=0.25)
