@@ -88,7 +88,7 @@ def preference_accuracy(
         UsageError: no preferences, weights of another network, settings out of range.
         PrerequisiteError: no such weights.
     """
-    from methods.training import drspo
+    from methods.training import drspo  # torch
 
     path = lora.find(weights, "--weights takes what `scrollbench train drspo` writes to its --out")
     chosen = Choice(find("backbones", backbone), dict(options or {}))

@@ -171,20 +171,13 @@ def blank(model: str) -> Upscaler:
     """
     import torch
 
-    with torch.device("meta"):
-        state = {name: torch.empty(shape) for name, shape in _shapes(model).items()}
+    file = None if model in RRDB else locate(model).file
+    if file is not None and file.suffix == ".pth":
+        state = torch.load(file, map_location="meta", weights_only=True)
+    else:
+        shapes = rrdb(*RRDB[model]) if file is None else header(file)[0]
+        state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     return made(state, "meta", torch.float32)
-
-
-def _shapes(model: str) -> dict[str, tuple[int, ...]]:
-    import torch
-
-    if model in RRDB:
-        return rrdb(*RRDB[model])
-    file = locate(model).file
-    if file.suffix == ".safetensors":
-        return header(file)[0]
-    return {name: tuple(x.shape) for name, x in torch.load(file, map_location="meta", weights_only=True).items()}
 
 
 # blocks, and whether pixels are unshuffled in front

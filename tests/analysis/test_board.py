@@ -293,7 +293,7 @@ def test_the_contact_sheet_says_what_failed_and_shrinks_large_pictures(store: An
 
 
 def test_a_contact_sheet_of_an_unknown_suite_names_the_command(store: Any, suite: Any, tmp_path: Path) -> None:
-    suite.digest = "0" * 24
-    with pytest.raises(StoreError, match="scrollbench run --suite"):
+    suite.digest, suite.command = "0" * 24, "--suite none"
+    with pytest.raises(StoreError, match="scrollbench run --suite none"):
         contact_sheet(store, suite, tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()

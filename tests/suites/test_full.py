@@ -310,7 +310,7 @@ def test_a_shipped_suite_runs_on_the_miniature_from_end_to_end(few: Path, shared
 
 def test_listings_show_what_is_here_of_a_suite_and_what_is_not(few: Path) -> None:
     rows = {r["name"]: r for r in json.loads(call("list", "suites", "--json").stdout)}
-    assert rows["miniature"]["methods"] == "11"
+    assert rows["miniature"]["methods"] == "12"
     assert rows["scale-dit-4k"]["methods"].endswith(" of 13")
     assert rows["msd-fig4"]["parts"] == ["4to1 4096x1024"]
     assert rows["msd-fig4"]["tier"] == "full, miniature"

@@ -28,7 +28,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     toml, rows = re.subn(r"set = { steps = \d+", "set = { steps = 3", toml.replace("kept = 13", "kept = 2"))
     toml, strides = re.subn(r"stride = 2\b", "stride = 4", toml)
     toml, steps = re.subn(r"^steps = 20$", "steps = 8", toml, flags=re.M)
-    assert (sets, rows, strides, steps) == (2, 4, 1, 1)
+    assert (sets, rows, strides, steps) == (2, 5, 1, 1)
     file = tmp_path_factory.mktemp("suite") / "miniature.toml"
     file.write_text(toml)
     return load_suite(file, {"limit": 2})

@@ -11,7 +11,7 @@ import torch
 from bench.noise import Noise
 from bench.registry import find
 from bench.store.pictures import levels
-from bench.types import Canvas, Prompt
+from bench.types import Canvas, Parts, Prompt
 from bench.world.obedience import count, obedience, summary
 from bench.world.render import render
 from bench.world.scene import Scene, caption
@@ -33,24 +33,23 @@ def test_squares_of_the_base_show_what_was_asked_once(world_wan: Any) -> None:
     assert found["empty_sky_any_colour"] <= 0.4  # a handful
 
 
-def test_without_tap_a_pan_is_blurred_and_a_clip_that_stands_still_is_not(world_wan: Any) -> None:
-    """Causal decoders look back in time, where a pan shows another place."""
+def test_without_tap_a_pan_is_blurred_but_for_its_first_frame(world_wan: Any) -> None:
+    """The autoencoder learned clips of two latent frames: later ones are blurred, of a still clip nearly as much."""
     truth = torch.from_numpy(render(SUN, 256, 2**31).rgb.copy()).permute(2, 0, 1) / 255
     scan = lay((4, 32), (15, 4, 4), "right")
     with torch.no_grad():
         z = world_wan.encode(truth[None, :, None])[:, :, 0]
         clip = stacked(gather(z, scan.windows(2)))
-        still = clip[:, :, :1].expand(-1, -1, 5, -1, -1)
 
         def shown(tap: str) -> torch.Tensor:
-            frames = map(consensus, decoded(world_wan, clip, tap))
-            return fused(enlarged(frames, None, Noise(0, ""), 0, 0), scan, 8)
+            pieces = enlarged(map(consensus, decoded(world_wan, clip, tap)), None, Noise(0, ""), 0, 0)
+            whole: torch.Tensor = Parts(32, 256, fused(pieces, scan, 8)).whole()
+            return whole
 
         image, anchor, none = map(shown, ("image", "anchor", "none"))
-        alone, standing = world_wan.decode(still[:, :, :1])[0, :, 0], world_wan.decode(still)[0, :, -1]
 
-    def loss(x: torch.Tensor, y: torch.Tensor = truth) -> float:
-        return float((x - y).square().mean())
+    def loss(x: torch.Tensor, columns: slice = slice(None)) -> float:
+        return float((x - truth)[..., columns].square().mean())
 
     def edges(x: torch.Tensor) -> float:
         return float(x.diff(dim=-1).abs().mean())
@@ -58,9 +57,8 @@ def test_without_tap_a_pan_is_blurred_and_a_clip_that_stands_still_is_not(world_
     assert loss(none) > 3 * loss(image)  # 5 dB
     assert loss(none) > 1.5 * loss(anchor)
     assert edges(none) < 0.7 * edges(image)
-    first = truth[:, :, :32]
-    assert loss(standing, first) < loss(none) / 1.5  # the control
-    assert loss(alone, first) < loss(none) / 3
+    alone = slice(0, 16)  # columns of the first frame only: the control
+    assert loss(none, alone) < 1.1 * loss(image, alone)
 
 
 def test_the_alignment_draws_on_a_panorama_what_the_base_repeats(world_wan: Any) -> None:
