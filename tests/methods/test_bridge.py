@@ -85,7 +85,7 @@ def test_a_training_killed_and_resumed_is_equal_in_every_bit_and_loads_as_a_brid
 ) -> None:
     monkeypatch.setattr("methods.training.loop.CHECKPOINT_EVERY", 1)
     whole = trained(folder, network, tmp_path / "whole")
-    assert killed(partial(trained, folder, network, tmp_path / "killed"), step=2) == -signal.SIGKILL
+    assert killed(partial(trained, folder, network, tmp_path / "killed"), step=2, every=1) == -signal.SIGKILL
     assert kept(tmp_path / "killed")["step"] == 1
     assert not (tmp_path / "killed/out").exists()
     shutil.copytree(tmp_path / "killed/work", tmp_path / "forgetful/work")

@@ -124,7 +124,7 @@ def test_a_training_killed_and_resumed_ends_with_the_same_weights_and_curves(
         return [(tmp_path / folder / "out" / name).read_bytes() for name in names]
 
     trained(place, tmp_path / "whole", steps=4)
-    assert killed(partial(trained, place, tmp_path / "killed", steps=4), step=3) == -signal.SIGKILL
+    assert killed(partial(trained, place, tmp_path / "killed", steps=4), step=3, every=2) == -signal.SIGKILL
     assert not (tmp_path / "killed/out").exists()
     shutil.copytree(tmp_path / "killed", tmp_path / "forgetful")
     trained(place, tmp_path / "killed", steps=4)

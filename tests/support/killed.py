@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
-import torch
+
+def killed(train: Callable[..., Any], step: int, every: int) -> int | None:
+    """How a process ended that trains, ``train(report=...)``, and kills itself after a step.
+
+    It begins anew, since autograd of a fork fails where other tests have made its parent's work with threads.
+
+    Args:
+        train: a function of a module, or a partial of one.
+        every: steps between checkpoints.
+    """
+    child = multiprocessing.get_context("spawn").Process(target=_run, args=(train, step, every))
+    child.start()
+    child.join()
+    return child.exitcode
 
 
-def killed(train: Callable[..., Any], step: int) -> int:
-    """How a process ended that trains, ``train(report=...)``, and kills itself after a step."""
-    child = os.fork()  # torch and all else is there already
-    if not child:
-        torch.set_num_threads(1)  # a fork has none of its parent's threads
-        try:
-            train(report=lambda at: at.step == step and os.kill(os.getpid(), signal.SIGKILL))
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def _run(train: Callable[..., Any], step: int, every: int) -> None:
+    import torch
+
+    from methods.training import loop
+
+    torch.set_num_threads(1)
+    loop.CHECKPOINT_EVERY = every
+    train(report=lambda at: at.step == step and os.kill(os.getpid(), signal.SIGKILL))
