@@ -60,6 +60,11 @@ def range_cause(low: float, high: float) -> str:
     return "clamp(0, 1) what the decoder overshoots"
 
 
+def because(said: str, cause: str) -> str:
+    """What is wrong, with its likely cause where one is known."""
+    return f"{said}: {cause}" if cause else said
+
+
 def place(fn: Callable[..., Any]) -> str:
     """File and line of a function, as ``FILE:LINE in NAME``."""
     fn = inspect.unwrap(fn)

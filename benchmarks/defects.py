@@ -1,7 +1,7 @@
 """Candidates for a gate: nine defects that were tried first, nine others, and six that have none.
 
-Each makes a candidate's pictures from pictures of the baseline's own sampler with another seed. All were fixed before
-any number was looked at; none may be changed because it is not caught.
+Each makes a candidate's pictures from pictures of the baseline's own sampler with another seed. The other
+nine were chosen before their verdicts were seen; none may be changed because it is not caught.
 """
 
 from __future__ import annotations

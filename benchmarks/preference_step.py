@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import prediction
 from benchmarks.memory import peak
 from benchmarks.timing import Report, Settings, clocked
 
@@ -34,8 +35,6 @@ TINY: dict[str, dict[str, Any]] = {  # for --quick
 }  # fmt: skip
 POOLED = 1280  # numbers of the second text encoder, 16 for --quick
 ROOM = 80.0  # GB of the GPU that the paper's setting should fit
-GPU, EFFICIENCY = "h100", 0.4  # of the prediction
-WITHIN = 0.85, 1.5  # measured memory over predicted; more is what kernels use inside
 
 
 @dataclass(frozen=True)
@@ -100,29 +99,19 @@ def step(backbone: Any, told: dict[str, Any], size: tuple[int, int], rank: int =
 
 
 def predicted(told: dict[str, Any], size: tuple[int, int], quick: bool) -> tuple[float, int]:
-    """(operations, bytes at most) of a step, weights included."""
-    from bench.pipeline.meta import counting
-
+    """(operations, bytes at most) of a step."""
     backbone = network("meta", quick)
-    with counting() as tally:
-        for module in (backbone.unet, backbone.vae):
-            for tensor in (*module.parameters(), *module.buffers()):
-                tally.track(tensor)
-        step(backbone, told, size)()
-    return float(tally.attention + tally.other), tally.peak
+    return prediction.counted([backbone.unet, backbone.vae], lambda: step(backbone, told, size)())
 
 
 def preference_step(told: Settings) -> Report:
     """Memory and seconds of a step of each stage beside the prediction; on a CPU, unless quick, that alone."""
-    from bench.pipeline.forecast import gpus
-
-    report, rate = Report(), gpus()[GPU].half * 1e12 * EFFICIENCY
-    report.facts |= {"weights": "random", "predicted for": f"{GPU}, {EFFICIENCY:.0%} of its peak"}
+    report = Report()
+    report.facts |= {"weights": "random", "predicted for": prediction.FOR}
     measuring, size = told.quick or told.device.startswith("cuda"), TINY_SIZE if told.quick else SIZE
     for name, stage in (QUICK if told.quick else STAGES).items():
         operations, expected = predicted(stage, size, told.quick)
-        row = {"stage": name, "TFLOP": operations / 1e12, "predicted s": operations / rate}
-        row["predicted GB"] = expected / 1e9
+        row = {"stage": name, **prediction.foretold(operations, expected)}
         report.tables.setdefault("one step", []).append(row)
         if expected > ROOM * 1e9:
             report.faults.append(f"{name}: {expected / 1e9:.0f} GB, more than the {ROOM:.0f} of a GPU")
@@ -135,18 +124,11 @@ def measured(
     row: dict[str, Any], backbone: Any, stage: dict[str, Any], size: tuple[int, int], expected: int
 ) -> list[str]:
     """Fill a row with what a real step takes, the second; returns what is wrong with it."""
-    weights = sum(t.nbytes for m in (backbone.unet, backbone.vae) for t in (*m.parameters(), *m.buffers()))
-    finite: list[bool] = []
-
-    def work() -> None:
-        make = step(backbone, stage, size)
-        finite.append(make())
-
-    used = weights + peak(work, str(backbone.device))
+    device, finite = str(backbone.device), []
+    there = prediction.weights([backbone.unet, backbone.vae])
+    used = there + peak(lambda: finite.append(step(backbone, stage, size)()), device)
     again = step(backbone, stage, size)
     again()
-    row |= {"measured GB": used / 1e9, "ratio": used / expected, "measured s": clocked(again, str(backbone.device))}
+    row |= {**prediction.measured(used, expected), "measured s": clocked(again, device)}
     faults = [] if finite == [True] else [f"{row['stage']}: the loss is not finite"]
-    if not WITHIN[0] <= used / expected <= WITHIN[1]:
-        faults.append(f"{row['stage']}: {used:,} bytes where {expected:,} were predicted")
-    return faults
+    return faults + prediction.faults(row["stage"], used, expected)

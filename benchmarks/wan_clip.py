@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import prediction
 from benchmarks.memory import peak
 from benchmarks.timing import Report, Settings
 
@@ -20,8 +21,6 @@ TINY: dict[str, dict[str, Any]] = {  # for --quick
     "transformer": {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32},
     "vae": {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
 }
-GPU, EFFICIENCY = "h100", 0.4  # of the prediction
-WITHIN = 0.85, 1.5  # measured memory over predicted; more is what kernels use inside
 
 
 def wan(device: str, quick: bool) -> Any:
@@ -67,44 +66,29 @@ def picture(backbone: Any, size: tuple[int, int]) -> Callable[[], bool]:
 
 def predicted(size: tuple[int, int], quick: bool) -> tuple[float, int]:
     """(operations, bytes at most) of a picture."""
-    from bench.pipeline.meta import counting
-
     backbone = wan("meta", quick)
-    with counting() as tally:
-        for module in (backbone.transformer, backbone.vae):
-            for tensor in (*module.parameters(), *module.buffers()):
-                tally.track(tensor)
-        picture(backbone, size)()
-    return float(tally.attention + tally.other), tally.peak
+    return prediction.counted([backbone.transformer, backbone.vae], picture(backbone, size))
 
 
 def clip(told: Settings) -> Report:
     """Seconds by stage and memory of both canvases beside the prediction; on a CPU, unless quick, that alone."""
-    from bench.pipeline.forecast import gpus
-
-    report, rate = Report(), gpus()[GPU].half * 1e12 * EFFICIENCY
-    report.facts |= {"steps": STEPS, "weights": "random", "predicted for": f"{GPU}, {EFFICIENCY:.0%} of its peak"}
+    report = Report()
+    report.facts |= {"steps": STEPS, "weights": "random", "predicted for": prediction.FOR}
     measuring = told.quick or told.device.startswith("cuda")
     backbone = wan(told.device, told.quick) if measuring else None
     for size in QUICK if told.quick else CANVASES:
         operations, expected = predicted(size, told.quick)
-        row = {"canvas": f"{size[0]}x{size[1]}", "TFLOP": operations / 1e12, "predicted s": operations / rate}
-        row["predicted GB"] = expected / 1e9
+        row = {"canvas": f"{size[0]}x{size[1]}", **prediction.foretold(operations, expected)}
         report.tables.setdefault("pictures", []).append(row)
         if backbone is None:
             continue
         make, finite = picture(backbone, size), []
-        used = _weights(backbone) + peak(lambda: finite.append(make()), told.device)  # noqa: B023
+        there = prediction.weights([backbone.transformer, backbone.vae])
+        used = there + peak(lambda: finite.append(make()), told.device)  # noqa: B023
         seconds = backbone.meter.cost().seconds
-        row |= {"measured GB": used / 1e9, "ratio": used / expected, "measured s": sum(seconds.values())}
+        row |= {**prediction.measured(used, expected), "measured s": sum(seconds.values())}
         row |= {f"{stage} s": seconds[stage] for stage in ("denoise", "decode", "fuse")}
         if finite != [True]:
             report.faults.append(f"{row['canvas']}: the picture is not finite")
-        if not WITHIN[0] <= used / expected <= WITHIN[1]:
-            report.faults.append(f"{row['canvas']}: {used:,} bytes where {expected:,} were predicted")
+        report.faults += prediction.faults(row["canvas"], used, expected)
     return report
-
-
-def _weights(backbone: Any) -> int:
-    modules = (backbone.transformer, backbone.vae)
-    return sum(tensor.nbytes for m in modules for tensor in (*m.parameters(), *m.buffers()))

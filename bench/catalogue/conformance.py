@@ -28,7 +28,7 @@ from bench.pipeline.isolation import isolated, touched
 from bench.pipeline.maker import explain
 from bench.pipeline.probe import Probe
 from bench.registry import Method, find
-from bench.returned import kind_cause, place, range_cause
+from bench.returned import because, kind_cause, place, range_cause
 from bench.store.pictures import levels
 from bench.types import Canvas, Prompt
 from methods.backbones.stable_diffusion import from_pretrained
@@ -258,7 +258,7 @@ class _Trial:
 
     def wrong(self, said: str, cause: str) -> CheckResult:
         """An output that is none, with its likely cause and where the method stands."""
-        return CheckResult("output", False, f"{said}{f': {cause}' if cause else ''} ({place(self.method.fn)})")
+        return CheckResult("output", False, f"{because(said, cause)} ({place(self.method.fn)})")
 
     def preview(self, first: np.ndarray) -> list[CheckResult]:
         """The first picture, kept where it was asked for."""

@@ -21,7 +21,7 @@ from bench.pipeline.isolation import FORKED, BrokenRule, isolated, touched
 from bench.pipeline.plan import Job, method_source, network_id
 from bench.pipeline.probe import Probe
 from bench.registry import find
-from bench.returned import range_cause, shape_cause
+from bench.returned import because, range_cause, shape_cause
 from bench.store import Store
 from bench.store.pictures import levels, nothing_on
 from bench.store.raster import STRIP, Raster, Sum
@@ -330,7 +330,7 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
     expected = (3, canvas.height, canvas.width)
     if values.shape != expected:
         said = f"the method must return a picture of shape {expected} in [0, 1], got shape {values.shape}"
-        raise ValueError(_with(said, shape_cause(values.shape, canvas)))
+        raise ValueError(because(said, shape_cause(values.shape, canvas)))
     flags = []
     finite = np.isfinite(values)
     if not finite.all():
@@ -339,13 +339,9 @@ def to_rgb(picture: Any, canvas: Canvas) -> tuple[np.ndarray, list[str]]:
     if values.min() < -TOLERANCE or values.max() > 1 + TOLERANCE:
         low, high = float(values.min()), float(values.max())
         said = f"the method must return values in [0, 1], got {low:.4g} to {high:.4g}"
-        raise ValueError(_with(said, range_cause(low, high)))
+        raise ValueError(because(said, range_cause(low, high)))
     rgb = levels(values).transpose(1, 2, 0)
     return np.ascontiguousarray(rgb), [*flags, *nothing_on(rgb)]
-
-
-def _with(said: str, cause: str) -> str:
-    return f"{said}: {cause}" if cause else said
 
 
 def classify(error: BaseException) -> str:

@@ -154,7 +154,8 @@ def _firsts_first(jobs: list[Job], known: set[str]) -> list[Job]:
     """
     firsts = list({job.sampler: job for job in reversed(jobs) if job.sampler not in known}.values())[::-1]
     loaded = _network(firsts[-1]) if firsts else None
-    rest = [job for job in jobs if job not in firsts]
+    first = {job.recipe_id for job in firsts}
+    rest = [job for job in jobs if job.recipe_id not in first]
     return [*firsts, *sorted(rest, key=lambda job: bool(job.recipe.backbone) and _network(job) != loaded)]
 
 

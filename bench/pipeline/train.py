@@ -12,6 +12,7 @@ from bench.registry import find, trainer_of
 from bench.world.recipes.pairs import World
 from methods.backbones.factory import Choice
 from methods.shared import lora
+from methods.training.drspo import accuracy
 from methods.training.loop import Step
 from methods.training.loop import train as fit
 from methods.training.pictures import Folder, Pictures
@@ -88,11 +89,9 @@ def preference_accuracy(
         UsageError: no preferences, weights of another network, settings out of range.
         PrerequisiteError: no such weights.
     """
-    from methods.training import drspo  # torch
-
     path = lora.find(weights, "--weights takes what `scrollbench train drspo` writes to its --out")
     chosen = Choice(find("backbones", backbone), dict(options or {}))
-    return drspo.accuracy(chosen, Preferences(folder), stage, path, **(settings or {}))
+    return accuracy(chosen, Preferences(folder), stage, path, **(settings or {}))
 
 
 def pictures(data: str) -> Pictures | Preferences:

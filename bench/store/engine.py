@@ -38,6 +38,11 @@ def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
         con.close()
 
 
+def quoted(path: Path) -> str:
+    """A path as it stands between single quotes."""
+    return str(path).replace("'", "''")
+
+
 @contextmanager
 def attached(con: duckdb.DuckDBPyConnection, path: Path, options: str) -> Iterator[str]:
     """Use a database file, under the name that is given, for the time of the block; nothing holds it afterwards.
@@ -49,9 +54,9 @@ def attached(con: duckdb.DuckDBPyConnection, path: Path, options: str) -> Iterat
         path: the file.
         options: of SQL's ``attach``.
     """
-    name, quoted = f"file_{next(_names)}", str(path).replace("'", "''")
+    name = f"file_{next(_names)}"
     with _turns.setdefault(os.getpid(), threading.RLock()):
-        con.execute(f"attach '{quoted}' as {name} ({options})")
+        con.execute(f"attach '{quoted(path)}' as {name} ({options})")
         try:
             con.execute(f"use {name}")
             yield name

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import StoreError, UsageError, near
 from bench.store.commit import sync_folder, writing
-from bench.store.engine import attached, cursor
+from bench.store.engine import attached, cursor, quoted
 from bench.store.index_rows import Row, tabulate
 from bench.store.places import places
 from bench.store.records import Record, no_cycles
@@ -193,10 +193,6 @@ def _refuse_sidecars(path: Path) -> None:
         )
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
-
-
 def _fill(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], rows: list[Row], file: Path) -> None:
     """Create a table and load it, through a file of JSON lines: the one bulk path that keeps NULLs, lists and JSON."""
     declared = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
@@ -213,7 +209,7 @@ def _load(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str]
     types = ", ".join(f"'{c}': '{t}'" for c, t in {**columns, **lists}.items())
     chosen = ", ".join(f'unnest("{c}")' if c in lists else f'"{c}"' for c in columns)
     con.execute(
-        f"insert into {table} select {chosen} from read_json('{_quoted(file)}', format='nd', columns={{{types}}})"
+        f"insert into {table} select {chosen} from read_json('{quoted(file)}', format='nd', columns={{{types}}})"
     )
 
 

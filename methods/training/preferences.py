@@ -12,6 +12,7 @@ import numpy as np
 from bench.errors import UsageError
 from bench.ids import digest, file_digest
 from bench.ids import image_id as identify
+from bench.store.engine import cursor
 from bench.store.pictures import read_picture
 
 PAIRS, PICTURES, CARD, IMAGES = "pairs.parquet", "pictures.parquet", "card.json", "images"
@@ -66,7 +67,7 @@ class Preferences:
         self.path = path
         try:
             self.card: dict[str, Any] = json.loads((path / CARD).read_text(encoding="utf-8"))
-            with duckdb.connect() as con:
+            with cursor() as con:
                 rows = con.execute(f"select {', '.join(FIELDS)} from read_parquet(?)", [str(path / PAIRS)]).fetchall()
         except (duckdb.Error, OSError, ValueError) as error:
             first = str(error).partition("\n")[0]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.errors import UsageError, near
 from bench.reading import Row, Table, read_bytes, read_csv, refuse, shown
+from bench.store.engine import cursor
 
 REQUIRED = ("prompt", "metric", "value")
 KNOWN = ("method", "prompt", "seed", "metric", "value")
@@ -82,7 +83,7 @@ def _parquet(file: Path) -> Table:
     import duckdb
 
     read_bytes(file)  # says why it cannot
-    with duckdb.connect() as base:
+    with cursor() as base:
         try:
             found = base.execute("select * from read_parquet($1)", [str(file)])
         except duckdb.Error as error:
