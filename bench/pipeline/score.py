@@ -8,8 +8,7 @@ rest goes on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
@@ -19,7 +18,7 @@ from bench.pipeline.executors.choose import chosen
 from bench.pipeline.executors.crew import LOCAL, Crew
 from bench.pipeline.executors.patience import LEAST, LOADING, MEGAPIXEL
 from bench.pipeline.score_plan import ScoreResult, SetJob, Task, Wanted
-from bench.pipeline.scorer import Item, Look, Rows, Scorer, Texts, Unloaded, Whole
+from bench.pipeline.scorer import Item, Keep, Look, Rows, Scorer, Scorers, Texts, Unloaded, Whole
 from bench.progress import Progress
 from bench.suites.values import measure_name, numbers, seen_by
 
@@ -67,11 +66,14 @@ def score(
     if progress:
         progress.start("score", sum(len(t) for _, t in image_work) + len(set_work))
     place = device or suite.backbone_options.get("device")
-    for ref in dict.fromkeys(t.use.extractor for t in tasks):
-        mine = tuple(t for t in tasks if t.use.extractor == ref)
-        work = _Work(Scorer(ref, store, place, mine), ledger, result, progress, crew, executor)
-        scores = [(p, [t for t in wanted if t[0].use.extractor == ref]) for p, wanted in image_work]
-        work.do([(p, wanted) for p, wanted in scores if wanted], [job for job in set_work if job.task in mine])
+    refs = dict.fromkeys(t.use.extractor for t in tasks)
+    scorers = [Scorer(ref, store, place, tuple(t for t in tasks if t.use.extractor == ref)) for ref in refs]
+    for team in _teams(scorers):
+        with _Hands(team, crew, executor == "processes") as hands:
+            for turn, scorer in enumerate(team):
+                scores = [(p, [t for t in wanted if t[0].use.extractor == scorer.ref]) for p, wanted in image_work]
+                work = _Work(scorer, hands, turn, ledger, result, progress)
+                work.do([s for s in scores if s[1]], [job for job in set_work if job.task in scorer.tasks])
     if progress:
         progress.finish("score")
     return result
@@ -90,14 +92,62 @@ def _columns(suite: Suite) -> Iterator[Record]:
         }  # fmt: skip
 
 
+def _teams(scorers: Iterable[Scorer]) -> Iterator[tuple[Scorer, ...]]:
+    """Scorers that share processes; one with a plug-in file has its own, which end with all that it did to them."""
+    shared: list[Scorer] = []
+    for scorer in scorers:
+        if any(".py@" in str(ref) for task in scorer.tasks for ref in (task.use.ref, task.use.extractor)):
+            yield (scorer,)
+        else:
+            shared.append(scorer)
+    if shared:
+        yield tuple(shared)
+
+
+class _Hands:
+    """What does the items of a team: its scorers in this process, or copies of them in children."""
+
+    def __init__(self, team: tuple[Scorer, ...], crew: Crew, apart: bool) -> None:
+        self.crew, self.here = crew, Scorers(team)
+        places = crew.places(self.here.device) if apart else []
+        self.children = Children([self.here.on(place) for place in places], crew.memory) if apart else None
+
+    def __enter__(self) -> _Hands:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.children:
+            self.children.__exit__(*error)
+        self.here.close()
+
+    def do(self, turn: int, items: Iterable[Any], most: int | None = None) -> Iterator[tuple[Any, Any]]:
+        """Items of the scorer whose turn it is, each with its answer; by ``most`` hands at a time."""
+        if not self.children:
+            return ((item, self.here((turn, item))) for item in items)
+        works = ((turn, item) for item in items)
+        return ((item, answer) for (_, item), answer in self.children.work(works, self._limit, most))
+
+    def keep(self, turn: int) -> None:
+        """What any hand saw is on disk from here on."""
+        if self.children:
+            self.children.all((turn, Keep()), LOADING)
+
+    def _limit(self, work: tuple[int, Item]) -> float:
+        item = work[1]
+        if not isinstance(item, Look | Rows):
+            return LOADING
+        canvas = item.picture.canvas
+        return self.crew.timeout or LEAST + MEGAPIXEL * canvas.width * canvas.height / 2**20
+
+
 class _Work:
-    """The work of one extractor: handed out, and recorded as it comes back."""
+    """The work of one scorer: handed out, and recorded as it comes back."""
 
     def __init__(
-        self, scorer: Scorer, ledger: Ledger, result: ScoreResult, progress: Progress | None, crew: Crew, executor: str
+        self, scorer: Scorer, hands: _Hands, turn: int, ledger: Ledger, result: ScoreResult, progress: Progress | None
     ) -> None:
-        self.scorer, self.ledger, self.result, self.progress = scorer, ledger, result, progress
-        self.crew, self.apart = crew, executor == "processes"
+        self.scorer, self.hands, self.turn = scorer, hands, turn
+        self.ledger, self.result, self.progress = ledger, result, progress
         self.places = {id(task): i for i, task in enumerate(scorer.tasks)}
         self.losses: Counter[int] = Counter()
 
@@ -105,46 +155,22 @@ class _Work:
         """Compute and record everything; failures of single scores are recorded and passed over."""
         looks = [Look(p, tuple((self.places[id(t)], about) for t, about in wanted)) for p, wanted in scores]
         wholes = [Whole(self.places[id(j.task)], j.pictures, j.sets, j.about) for j in sets]
-        if not looks and not wholes:
+        if not (looks or wholes) or not self._note_truncation(scores):
             return
-        with self._hands(len(self.crew.places(self.scorer.device)) if self.apart else 1) as hands:
-            if not self._note_truncation(scores, hands):
-                return
-            alone: list[Look] = []
-            for items in (looks, alone):  # of several scores that were lost together one is at fault
-                for look, answer in hands(self._standing(items)):
-                    self._looked(look, answer, alone)
-            if self.apart:
-                self._warm(hands(Rows(w.task, p) for w in wholes for p in w.pictures))
-        with self._hands(1) as hands:  # what the workers saw is on disk now
-            for whole, answer in hands(wholes):
-                self._keep([whole.about], answer, [whole.task], f"{whole.pictures[0].label}")
+        alone: list[Look] = []
+        for items in (looks, alone):  # of several scores that were lost together one is at fault
+            for look, answer in self.hands.do(self.turn, self._standing(items)):
+                self._looked(look, answer, alone)
+        if wholes and self.hands.children:
+            self._warm(self.hands.do(self.turn, (Rows(w.task, p) for w in wholes for p in w.pictures)))
+            self.hands.keep(self.turn)
+        for whole, answer in self.hands.do(self.turn, wholes, most=1):
+            self._keep([whole.about], answer, [whole.task], f"{whole.pictures[0].label}")
 
-    @contextmanager
-    def _hands(self, workers: int) -> Iterator[Callable[[Iterable[Any]], Iterator[tuple[Any, Any]]]]:
-        """What does items: this process's scorer, or so many children."""
-        if not self.apart:
-            try:
-                yield lambda items: ((item, self.scorer(item)) for item in items)
-            finally:
-                self.scorer.close()
-            return
-        places = self.crew.places(self.scorer.device)[:workers]
-        with Children([self.scorer.on(place) for place in places], self.crew.memory) as children:
-            yield lambda items: children.work(items, self._limit)
-
-    def _limit(self, item: Item) -> float:
-        if not isinstance(item, Look | Rows):
-            return LOADING
-        canvas = item.picture.canvas
-        return self.crew.timeout or LEAST + MEGAPIXEL * canvas.width * canvas.height / 2**20
-
-    def _note_truncation(
-        self, scores: list[Wanted], hands: Callable[[Iterable[Any]], Iterator[tuple[Any, Any]]]
-    ) -> bool:
+    def _note_truncation(self, scores: list[Wanted]) -> bool:
         """Whether the network loads; and how many prompts it cuts, noted."""
         texts = sorted({p.prompt.text for p, wanted in scores for t, _ in wanted if t.metric.prompted})
-        ((_, answer),) = hands([Texts(tuple(texts))])
+        ((_, answer),) = self.hands.do(self.turn, [Texts(tuple(texts))])
         if isinstance(answer, Unloaded | Lost):
             ref = self.scorer.ref
             why = answer.why if isinstance(answer, Unloaded) else f"{ref} does not load: it {answer.message}"

@@ -71,7 +71,12 @@ class Unloaded:
     why: str
 
 
-Item = Look | Rows | Whole | Texts
+@dataclass(frozen=True)
+class Keep:
+    """No question: features go to disk, where other processes find them."""
+
+
+Item = Look | Rows | Whole | Texts | Keep
 
 
 class Scorer:
@@ -116,8 +121,9 @@ class Scorer:
 
     def ready(self, item: Item) -> None:
         """Load the network; what goes wrong is told when the item is done."""
-        with suppress(Exception, SystemExit):
-            self._loads()
+        if not isinstance(item, Keep):
+            with suppress(Exception, SystemExit):
+                self._loads()
 
     def _loads(self) -> str:
         """Why the network does not load; tried once."""
@@ -128,10 +134,15 @@ class Scorer:
                 self._problem = f"{self.ref} does not load: {text_of(error)}"
         return self._problem
 
-    def close(self) -> None:
-        """Keep the features that are not on disk yet."""
-        if cache := self.__dict__.get("cache"):
+    def keep(self) -> None:
+        """Keep the features that are not on disk yet, and look there anew for those of other processes."""
+        if cache := self.__dict__.pop("cache", None):
             cache.flush()
+
+    def close(self) -> None:
+        """Keep what is to be kept, and let the network go."""
+        self.keep()
+        self.__dict__.pop("network", None)
 
     def __call__(self, item: Item) -> list[Record] | int | Unloaded:
         """Records of scores and failures; of texts how many are cut.
@@ -140,6 +151,9 @@ class Scorer:
             DeviceLostError: the GPU no longer answers.
             StoreError: features cannot be written.
         """
+        if isinstance(item, Keep):
+            self.keep()
+            return []
         if why := self._loads():
             return Unloaded(why)
         if isinstance(item, Texts):
@@ -222,6 +236,52 @@ class Scorer:
         if task and (where := _place(task, error)):
             message = f"metric {task.use.label}, {where}: {message}"
         return {**about, "kind": "score_failure", "reason": reason, "message": message}
+
+
+class Scorers:
+    """Scorers that take turns in one process: the network of one at a time is loaded.
+
+    Args:
+        scorers: what items speak of by their places.
+    """
+
+    def __init__(self, scorers: tuple[Scorer, ...]) -> None:
+        self.scorers = scorers
+        self._at: Scorer | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scorers, (self.scorers,)
+
+    @property
+    def device(self) -> str:
+        """Where the extractors run."""
+        return next((s.device for s in self.scorers if s.ref), "cpu")
+
+    def on(self, device: str) -> Scorers:
+        """The same for another device."""
+        return Scorers(tuple(s.on(device) for s in self.scorers))
+
+    def ready(self, work: tuple[int, Item]) -> None:
+        """As of the scorer whose turn it is."""
+        place, item = work
+        self._turn(place).ready(item)
+
+    def __call__(self, work: tuple[int, Item]) -> list[Record] | int | Unloaded:
+        """As of the scorer whose turn it is."""
+        place, item = work
+        return self._turn(place)(item)
+
+    def close(self) -> None:
+        """As of the scorer whose turn it was."""
+        if self._at:
+            self._at.close()
+
+    def _turn(self, place: int) -> Scorer:
+        scorer = self.scorers[place]
+        if scorer is not self._at:
+            self.close()
+            self._at = scorer
+        return scorer
 
 
 def _inside(value: float, least: float | None, most: float | None) -> bool:

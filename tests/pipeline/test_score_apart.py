@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan
 from bench.pipeline.score import LOSSES, score
 from bench.pipeline.score_plan import ScoreResult
+from bench.pipeline.scorer import Scorer, Scorers, Texts
 from bench.store import Store
 from bench.suites.load import load_suite
 from bench.suites.suite import Suite
@@ -92,8 +93,11 @@ def test_children_give_the_numbers_of_this_process(tmp_path: Path) -> None:
 class Mortal:
     """Children in this process: what their metrics would end is lost."""
 
+    teams: ClassVar[list[list[str | None]]] = []
+
     def __init__(self, dos: list[Any], memory: float | None) -> None:
         self.do = dos[0]
+        self.teams.append([scorer.ref for scorer in self.do.scorers])
 
     def __enter__(self) -> Mortal:
         return self
@@ -101,7 +105,10 @@ class Mortal:
     def __exit__(self, *_: object) -> None:
         self.do.close()
 
-    def work(self, items: Iterable[Any], limit: Any) -> Iterator[Any]:
+    def all(self, item: Any, limit: float) -> None:
+        self.do(item)
+
+    def work(self, items: Iterable[Any], limit: Any, most: int | None = None) -> Iterator[Any]:
         def ends(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
@@ -127,3 +134,32 @@ def test_a_metric_that_ends_its_process_fails_where_it_does_and_nowhere_else(
     assert made == {"brightness": 3, "brink": 2, "spread": 1}
     assert (result.scored, result.failed, result.sets, result.sets_failed) == (5, 4, 1, 1)
     assert result.blocked == {"pit": "left alone after 3 workers: it ended its process"}
+
+
+def test_networks_that_ship_share_their_workers_and_a_plug_in_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "Children", Mortal)
+    monkeypatch.setattr(Mortal, "teams", [])
+    scored(tmp_path, "brightness", "spread", crew=Crew("processes"))
+    assert Mortal.teams == [[None], [str(tmp_path / "nets.py@mean-colour")]]
+    Mortal.teams.clear()
+    store = Store(tmp_path / "shipped")
+    suite = load_suite(
+        "miniature", {"methods": ["world-truth"], "metrics": ["gsd-dino", "clip-score", "sharpness"], "limit": 1}
+    )
+    generate(make_plan(suite, store), store)
+    result = score(suite, store, crew=Crew("processes"))
+    assert [len(team) for team in Mortal.teams] == [len({m.extractor for m in suite.metrics})]
+    assert result.scored
+    assert not result.blocked
+
+
+def test_one_network_at_a_time_is_loaded(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    both = Scorers(tuple(Scorer(ref, store, "cpu", ()) for ref in ("world-vit", "world-cnn")))
+    for turn in (0, 1, 0):
+        both((turn, Texts(())))
+        assert [s.ref for s in both.scorers if "network" in vars(s)] == [both.scorers[turn].ref]
+    both.close()
+    assert not any("network" in vars(s) for s in both.scorers)

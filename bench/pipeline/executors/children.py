@@ -70,12 +70,15 @@ class Children:
         for child in self._children:
             child.end(gently=kind is None)
 
-    def work(self, items: Iterable[T], limit: Callable[[T], float]) -> Iterator[tuple[T, Any | Lost]]:
+    def work(
+        self, items: Iterable[T], limit: Callable[[T], float], most: int | None = None
+    ) -> Iterator[tuple[T, Any | Lost]]:
         """Each item with its answer, in the order of the answers. An item is asked for when a child is free for it.
 
         Args:
             items: what ``dos`` take, to be pickled.
             limit: seconds that an item may take; then its child is ended.
+            most: only so many of the children work.
 
         Raises:
             ScrollBenchError: what ``dos`` raise of it.
@@ -83,7 +86,7 @@ class Children:
         """
         waiting, more = iter(items), True
         while True:
-            for child in self._children:
+            for child in self._children[:most]:
                 if more and not child.busy:
                     try:
                         item = next(waiting)
@@ -91,14 +94,26 @@ class Children:
                         more = False
                     else:
                         child.give(item, limit(item))
-            busy = [child for child in self._children if child.busy]
-            if not busy:
+            if not any(child.busy for child in self._children):
                 return
-            wait([child.link for child in busy], TICK)
-            for child in busy:
-                answer = child.answer()
-                if answer is not None:
-                    yield child.item, answer[0]
+            yield from self._answers()
+
+    def all(self, item: T, limit: float) -> None:
+        """The item is done by every child that has begun to work; what comes of it is not told."""
+        for child in self._children:
+            if child.running:
+                child.give(item, limit)
+        while any(child.busy for child in self._children):
+            list(self._answers())
+
+    def _answers(self) -> Iterator[tuple[Any, Any | Lost]]:
+        """What the children that are at work have to say by now."""
+        busy = [child for child in self._children if child.busy]
+        wait([child.link for child in busy], TICK)
+        for child in busy:
+            answer = child.answer()
+            if answer is not None:
+                yield child.item, answer[0]
 
 
 class _Child:
@@ -111,14 +126,18 @@ class _Child:
         self.item: Any = None
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether there is a process that may hold something."""
+        return self._process is not None and self._alive()
+
     def give(self, item: Any, limit: float) -> None:
         """Begin with an item, in a new process where there is none."""
         message = pickle.dumps(item)
         self.busy, self.item, self.limit = True, item, limit
         self.began, self.deadline = False, time.monotonic() + LOADING
-        if self._process is not None and self._process.poll() is not None:
+        if not self.running:
             self.end()
-        if self._process is None:
             self._start()
         with suppress(OSError):  # where it is gone, its answer says so
             self.link.send_bytes(message)
