@@ -25,7 +25,7 @@ from bench.extractors.weights.manifest import Model
 from methods.backbones.identity import quiet
 from methods.backbones.llamagen.convert import blank
 from methods.shared.upscaler import rrdb
-from rehearsal.sizes import CLIPS, DINO, FACTOR, LLAMAGEN
+from rehearsal.sizes import CLIPS, DINO, FACTOR, LLAMAGEN, T5
 from tests.support import tiny_flashvsr, tiny_pipelines, tiny_scorers
 
 COMMIT = "d" * 40  # where the manifest pins none
@@ -109,11 +109,7 @@ def t5(pieces: int, hidden: int, cls: str = "T5EncoderModel") -> Any:
     import transformers
 
     kind = getattr(transformers, cls)
-    config = kind.config_class(
-        vocab_size=pieces, d_model=hidden, d_kv=8, d_ff=64, num_layers=2, num_heads=2, pad_token_id=0, eos_token_id=1,
-        feed_forward_proj="gated-gelu", decoder_start_token_id=0,
-    )  # fmt: skip
-    return kind(config)
+    return kind(kind.config_class(vocab_size=pieces, d_model=hidden, **T5))
 
 
 def save(folder: Path, index: str, **parts: Any) -> None:
@@ -335,7 +331,7 @@ def flan(folder: Path) -> None:
     """A whole T5, decoder and all, in shards."""
     pieces = t5_tokenizer(folder)
     with quiet():
-        t5(pieces, LLAMAGEN["gpt"]["caption_dim"], "T5ForConditionalGeneration").save_pretrained(folder)
+        t5(pieces, LLAMAGEN["t5"]["d_model"], "T5ForConditionalGeneration").save_pretrained(folder)
 
 
 # -- scorers and upscalers: of the architectures that are known by name, :mod:`rehearsal.sizes` has small ones

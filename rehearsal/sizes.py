@@ -22,6 +22,10 @@ CLIPS: dict[str, dict[str, Any]] = {  # by open_clip's names
         "RN50-quickgelu": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16},
     }.items()
 }  # fmt: skip
+T5: dict[str, Any] = {
+    "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 2, "pad_token_id": 0, "eos_token_id": 1,
+    "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0,
+}  # fmt: skip
 LLAMAGEN: dict[str, dict[str, Any]] = {
     "gpt": {
         "_class_name": "LlamaGenGPT", "dim": 32, "n_layer": 2, "n_head": 2, "vocab_size": 256, "block_size": 16,
@@ -31,6 +35,7 @@ LLAMAGEN: dict[str, dict[str, Any]] = {
         "_class_name": "LlamaGenVQ", "codebook_size": 256, "codebook_embed_dim": 8, "ch": 32, "ch_mult": [1] * 5,
         "num_res_blocks": 1, "z_channels": 16,
     },
+    "t5": {"architectures": ["T5EncoderModel"], "model_type": "t5", "d_model": 32, "vocab_size": 300, **T5},
 }  # fmt: skip
 SHAPES = {  # packaged shapes of a network -> the manifest's name of it
     "sd15": "sd-1.5", "sd20": "sd-2.0-base", "sd21": "sd-2.1-base", "sdxl": "sdxl-base", "flux-dev": "flux.1-dev",

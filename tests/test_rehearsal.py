@@ -23,7 +23,7 @@ from bench.suites.file import read_suite
 from bench.suites.load import load_suite
 from methods.backbones.llamagen import convert
 from methods.backbones.tiny.llamagen import SIZES, write_tiny_llamagen
-from rehearsal import gpu, suites
+from rehearsal import gpu, sizes, suites
 from rehearsal.__main__ import block, covered, logged, without_number
 from tests.support.small import SUITE, write_suite
 from tests.support.tiny_pipelines import shard
@@ -167,6 +167,10 @@ def test_every_suite_of_tier_full_has_a_small_form_of_the_same_methods_and_metri
             for a, b in zip(ours.parts, theirs.parts)
         )
         assert "fp16" not in {m.backbone_options.get("precision") for m in ours.methods}
+
+
+def test_small_sizes_are_those_of_every_part_of_llamagen() -> None:
+    assert set(sizes.LLAMAGEN) == set(convert.released())
 
 
 def test_the_rehearsal_takes_its_commands_from_the_readme() -> None:
