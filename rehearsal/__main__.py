@@ -63,8 +63,15 @@ def call(*words: str, codes: tuple[int, ...] = (0,), quiet: bool = True) -> Any:
 def logged() -> Iterator[list[str]]:
     """What libraries log as a warning or worse while the block runs."""
     found: list[str] = []
+    heard: list[logging.LogRecord] = []  # some loggers tell the root as well
+
+    def emit(record: logging.LogRecord) -> None:
+        if record not in heard:
+            heard.append(record)
+            found.append(f"{record.name} logged: {record.getMessage()}")
+
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(f"{record.name} logged: {record.getMessage()}")  # type: ignore[method-assign]
+    handler.emit = emit  # type: ignore[method-assign]
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
         logger.addHandler(handler)
