@@ -293,9 +293,8 @@ def rows(report: Report) -> list[dict[str, Any]]:
         {
             **({"part": c.part} if several else {}), "metric": c.measure.name,
             "better": {"none": "", "zero": "near 0", "one": "near 1"}.get(c.measure.direction, c.measure.direction),
-            old: c.a, new: c.b, **_gain(c), "p": c.gain and c.gain.p, "corrected": c.adjusted,
+            old: c.a, new: c.b, **_gain(c), new + " is": c.said, "p": c.gain and c.gain.p, "corrected": c.adjusted,
             "detects": next(iter(finite(c.detectable))), "n": c.gain.n if c.gain else 0,
-            new + " is": c.said,
         }
         for c in report.comparisons
     ]  # fmt: skip

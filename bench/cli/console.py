@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import re
 import shutil
+import sys
 import textwrap
 import traceback
 from collections import Counter
@@ -158,7 +159,11 @@ def show(board: Group) -> None:
 def records(
     rows: Sequence[Mapping[str, Any]], json: bool, columns: Sequence[str] | None = None, room: int | None = None
 ) -> None:
-    """Rows as a table, or as JSON. The table is as wide as they are, or broken into lines that fit ``room`` columns."""
+    """Rows as a table, or as JSON.
+
+    Cells are broken into lines where the table shall fit ``room`` columns. Else columns that a terminal has no room
+    for stand below the others, behind the first column again; where there is no terminal the table is as wide as it is.
+    """
     if json:
         emit([dict(row) for row in rows])
         return
@@ -168,11 +173,24 @@ def records(
     rooms = [max(len(line[i]) for line in lines) for i in range(len(names))]
     while room and sum(rooms) + 2 * (len(rooms) - 1) > room and max(rooms) > NARROW:
         rooms[rooms.index(max(rooms))] -= 1
-    for number, line in enumerate(lines):
-        broken = [textwrap.wrap(c, wide) or [""] for c, wide in zip(line, rooms)]
-        for part in zip_longest(*broken, fillvalue=""):
-            cells = [c.rjust(wide) if right else c.ljust(wide) for c, wide, right in zip(part, rooms, numeric)]
-            say("  ".join(cells).rstrip(), bold=number == 0)
+    for block, columns_of in enumerate(_blocks(rooms, shutil.get_terminal_size((sys.maxsize, 0)).columns)):
+        if block:
+            say("")
+        for number, line in enumerate(lines):
+            broken = [textwrap.wrap(line[i], rooms[i]) or [""] for i in columns_of]
+            for part in zip_longest(*broken, fillvalue=""):
+                cells = [c.rjust(rooms[i]) if numeric[i] else c.ljust(rooms[i]) for c, i in zip(part, columns_of)]
+                say("  ".join(cells).rstrip(), bold=number == 0)
+
+
+def _blocks(rooms: Sequence[int], room: int) -> list[list[int]]:
+    """Columns by their places, in blocks that fit; each begins with the first one, which names the line."""
+    blocks: list[list[int]] = [[]]
+    for i, wide in enumerate(rooms):
+        if len(blocks[-1]) > 1 and sum(rooms[j] + 2 for j in blocks[-1]) + wide > room:
+            blocks.append([0])
+        blocks[-1].append(i)
+    return blocks
 
 
 def _numeric(value: Any) -> bool:

@@ -158,7 +158,7 @@ def _tell(result: GateResult, label: str, junit: Path | None, markdown: Path | N
     if json:
         console.emit(bench.report.gate.data(result))
     else:
-        console.records(bench.report.gate.rows(result), False)
+        console.records(bench.report.gate.table(result), False)
         for line in (*bench.report.gate.failures(result), *result.notes):
             console.say(line)
         console.say(f"{result.verdict}: {label} against {result.report.a.name} on {result.suite}")

@@ -23,22 +23,27 @@ def rows(result: GateResult) -> list[dict[str, Any]]:
         {
             **({"part": c.comparison.part} if several else {}), "number": c.name, "baseline": c.comparison.a,
             "candidate": c.comparison.b, "gain": c.comparison.gain and c.comparison.gain.value, "low": _finite(c.low),
-            "high": _finite(c.high), "margin": c.margin, "n": c.comparison.gain.n if c.comparison.gain else 0,
-            "verdict": c.verdict,
+            "high": _finite(c.high), "margin": c.margin, "verdict": c.verdict,
+            "n": c.comparison.gain.n if c.comparison.gain else 0,
         }
         for c in result.checks
     ]  # fmt: skip
     if e := result.empty:
         lines.append({
             "number": "empty pictures", "baseline": e.baseline, "candidate": e.candidate,
-            "gain": e.baseline - e.candidate, "margin": 0, "n": e.pictures[1], "verdict": e.verdict,
+            "gain": e.baseline - e.candidate, "margin": 0, "verdict": e.verdict, "n": e.pictures[1],
         })  # fmt: skip
     if s := result.speed:
         lines.append({
             "number": "speed (s)", "baseline": s.baseline, "candidate": s.candidate, "gain": 1 - s.ratio,
-            "low": 1 - s.high, "high": 1 - s.low, "margin": s.limit - 1, "n": s.n, "verdict": s.verdict,
+            "low": 1 - s.high, "high": 1 - s.low, "margin": s.limit - 1, "verdict": s.verdict, "n": s.n,
         })  # fmt: skip
     return lines
+
+
+def table(result: GateResult) -> list[dict[str, Any]]:
+    """The lines for a terminal, numbers to four digits."""
+    return [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows(result)]
 
 
 def failures(result: GateResult) -> list[str]:

@@ -47,6 +47,21 @@ def test_a_table_is_broken_to_fit_and_loses_nothing(capsys: pytest.CaptureFixtur
     assert max(map(len, capsys.readouterr().out.splitlines())) > 200  # negative control
 
 
+def test_columns_that_a_terminal_has_no_room_for_stand_below_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"name": name, **{f"column-{i}": 1000 + i for i in range(9)}} for name in ("mad", "direct")]
+    monkeypatch.setenv("COLUMNS", "60")
+    console.records(rows, False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert [line.split()[0] for line in lines if line] == ["name", "mad", "direct"] * (len(lines) // 4 + 1)
+    assert [sum(f"column-{i}" in line for line in lines) for i in range(9)] == [1] * 9
+    monkeypatch.setenv("COLUMNS", "200")  # negative control
+    console.records(rows, False)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 def board(method: str, label: str) -> tuple[Namespace, list[Section]]:
     suite = Namespace(ref="s@1", title="T", digest="d" * 24, tier="miniature", seeds=(0,), unavailable=())
     row = Row(Line(method, False, (), 2, 2, 0), False, False, spots={label: Spot(-1.5, 2, 0)})
