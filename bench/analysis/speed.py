@@ -83,7 +83,7 @@ def measure(
         plan = make_plan(both, store, natives=False)
         turn = {label: i for i, label in enumerate(labels)}
         order = sorted(plan.jobs, key=lambda j: (i := asked.index(j.prompt.id), (turn[j.use.label] + i) % 2))
-        if chosen(crew, [use.ref for use in both.methods]) == "processes":
+        if chosen(crew, [use.ref for use in both.methods]) != "local":
             crew = replace(crew, workers=1)  # two at a time would be in each other's way
         result = generate(replace(plan, jobs=tuple(order)), store, progress, device=device, crew=crew)
         if not result.complete:

@@ -97,7 +97,7 @@ def check(
     """
     if out is not None and (out.suffix != ".png" or not out.absolute().parent.is_dir()):
         raise UsageError(f"--out takes a file .png in a folder that is there; got {str(out)!r}")
-    if chosen(crew, (ref, backbone)) == "processes":
+    if chosen(crew, (ref, backbone)) != "local":
         with Children([_Apart(choose_device(device))], crew.memory) as children:
             ((_, answer),) = children.work([(ref, backbone, out, options)], lambda _: crew.timeout or LEAST)
         return [CheckResult("runs", False, answer.message)] if isinstance(answer, Lost) else answer

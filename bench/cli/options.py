@@ -34,7 +34,7 @@ ExecutorName = Annotated[
     str | None,
     typer.Option(
         "--executor",
-        help="local or processes; processes where a plug-in file takes part, else local.",
+        help="local, processes or ray; processes where a plug-in file takes part, else local.",
         envvar="SCROLLBENCH_EXECUTOR",
     ),
 ]
@@ -104,8 +104,11 @@ def _crew(
     memory: Annotated[
         float | None, typer.Option("--memory", help="GB for a worker's data, instead of its share of the machine's.")
     ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="A Ray cluster's, for --executor ray: HOST:PORT, ray://..., auto.")
+    ] = None,
 ) -> Crew:
-    return Crew(executor, workers, timeout, memory)
+    return Crew(executor, workers, timeout, memory, address)
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

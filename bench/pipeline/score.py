@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
 from bench.pipeline import score_plan
-from bench.pipeline.executors.children import Children, Lost
-from bench.pipeline.executors.choose import chosen
+from bench.pipeline.executors.children import Lost
+from bench.pipeline.executors.choose import WORKERS, chosen
 from bench.pipeline.executors.crew import LOCAL, Crew
 from bench.pipeline.executors.patience import LEAST, LOADING, MEGAPIXEL
 from bench.pipeline.score_plan import ScoreResult, SetJob, Task, Wanted
@@ -69,7 +69,7 @@ def score(
     refs = dict.fromkeys(t.use.extractor for t in tasks)
     scorers = [Scorer(ref, store, place, tuple(t for t in tasks if t.use.extractor == ref)) for ref in refs]
     for team in _teams(scorers):
-        with _Hands(team, crew, executor == "processes") as hands:
+        with _Hands(team, crew, executor) as hands:
             for turn, scorer in enumerate(team):
                 scores = [(p, [t for t in wanted if t[0].use.extractor == scorer.ref]) for p, wanted in image_work]
                 work = _Work(scorer, hands, turn, ledger, result, progress)
@@ -105,32 +105,31 @@ def _teams(scorers: Iterable[Scorer]) -> Iterator[tuple[Scorer, ...]]:
 
 
 class _Hands:
-    """What does the items of a team: its scorers in this process, or copies of them in children."""
+    """What does the items of a team: its scorers in this process, or copies of them in others."""
 
-    def __init__(self, team: tuple[Scorer, ...], crew: Crew, apart: bool) -> None:
+    def __init__(self, team: tuple[Scorer, ...], crew: Crew, executor: str) -> None:
         self.crew, self.here = crew, Scorers(team)
-        places = crew.places(self.here.device) if apart else []
-        self.children = Children([self.here.on(place) for place in places], crew.memory) if apart else None
+        self.workers = None if executor == "local" else WORKERS[executor](self.here, crew)
 
     def __enter__(self) -> _Hands:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self.children:
-            self.children.__exit__(*error)
+        if self.workers:
+            self.workers.__exit__(*error)
         self.here.close()
 
     def do(self, turn: int, items: Iterable[Any], most: int | None = None) -> Iterator[tuple[Any, Any]]:
         """Items of the scorer whose turn it is, each with its answer; by ``most`` hands at a time."""
-        if not self.children:
+        if not self.workers:
             return ((item, self.here((turn, item))) for item in items)
         works = ((turn, item) for item in items)
-        return ((item, answer) for (_, item), answer in self.children.work(works, self._limit, most))
+        return ((item, answer) for (_, item), answer in self.workers.work(works, self._limit, most))
 
     def keep(self, turn: int) -> None:
         """What any hand saw is on disk from here on."""
-        if self.children:
-            self.children.all((turn, Keep()), LOADING)
+        if self.workers:
+            self.workers.all((turn, Keep()), LOADING)
 
     def _limit(self, work: tuple[int, Item]) -> float:
         item = work[1]
@@ -161,7 +160,7 @@ class _Work:
         for items in (looks, alone):  # of several scores that were lost together one is at fault
             for look, answer in self.hands.do(self.turn, self._standing(items)):
                 self._looked(look, answer, alone)
-        if wholes and self.hands.children:
+        if wholes and self.hands.workers:
             self._warm(self.hands.do(self.turn, (Rows(w.task, p) for w in wholes for p in w.pictures)))
             self.hands.keep(self.turn)
         for whole, answer in self.hands.do(self.turn, wholes, most=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from bench.pipeline.executors.children import Lost
+from bench.pipeline.executors.choose import WORKERS
 from bench.pipeline.executors.crew import LOCAL, Crew
 from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan
@@ -26,7 +26,6 @@ from bench.suites.suite import Suite
 from tests.extractors.test_declared import NETS
 from tests.support.small import PLUGINS, SUITE, write_suite
 
-scoring = importlib.import_module("bench.pipeline.score")
 METRICS = '''
 import os
 
@@ -95,8 +94,8 @@ class Mortal:
 
     teams: ClassVar[list[list[str | None]]] = []
 
-    def __init__(self, dos: list[Any], memory: float | None) -> None:
-        self.do = dos[0]
+    def __init__(self, do: Any, crew: Crew) -> None:
+        self.do = do.on("cpu")
         self.teams.append([scorer.ref for scorer in self.do.scorers])
 
     def __enter__(self) -> Mortal:
@@ -125,7 +124,7 @@ class Mortal:
 def test_a_metric_that_ends_its_process_fails_where_it_does_and_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "Children", Mortal)
+    monkeypatch.setitem(WORKERS, "processes", Mortal)
     result, records = scored(tmp_path, *NAMES, crew=Crew("processes"))
     failed = Counter(r["metric"] for r in records if r["kind"] == "score_failure")
     assert failed == {"brink": 1, "pit": LOSSES, "abyss": 1}
@@ -139,7 +138,7 @@ def test_a_metric_that_ends_its_process_fails_where_it_does_and_nowhere_else(
 def test_networks_that_ship_share_their_workers_and_a_plug_in_has_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "Children", Mortal)
+    monkeypatch.setitem(WORKERS, "processes", Mortal)
     monkeypatch.setattr(Mortal, "teams", [])
     scored(tmp_path, "brightness", "spread", crew=Crew("processes"))
     assert Mortal.teams == [[None], [str(tmp_path / "nets.py@mean-colour")]]

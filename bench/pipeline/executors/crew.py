@@ -1,4 +1,4 @@
-"""Who does the work: this process, or how many children of it, and what each may take. Quick to import."""
+"""Who does the work: this process, or how many others, where, and what each may take. Quick to import."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ class Crew:
 
     Attributes:
         executor: a name of ``EXECUTORS``; None: ``processes`` where a plug-in file takes part or anything below is
-            given, else ``local``.
-        workers: child processes; None: one for each device, and one on the CPU.
+            given, ``ray`` where an address is, else ``local``.
+        workers: child processes or actors; None: one for each device, and one on the CPU (of each node).
         timeout: seconds that one picture, or the scores of one, may take; None: by what pictures of its kind took
             (:mod:`bench.pipeline.executors.patience`).
         memory: GB that one worker's data may take; None: on the CPU its share of the machine's, else no limit.
+        address: of a Ray cluster; None: what ``RAY_ADDRESS`` says, or one that is started on this machine.
 
     Raises:
         UsageError: numbers that are not above zero.
@@ -28,6 +29,7 @@ class Crew:
     workers: int | None = None
     timeout: float | None = None
     memory: float | None = None
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol
 
 from bench.pipeline.executors.crew import Crew
 from bench.pipeline.plan import Job
@@ -28,6 +29,26 @@ class Do(Protocol):
 
     def __call__(self, jobs: Sequence[Job]) -> list[Record]:
         """Pictures of one of :func:`groups`."""
+        ...
+
+
+class Workers(Protocol):
+    """Processes that do items, and may be lost while they do: children of this one, or actors of a cluster."""
+
+    def __enter__(self) -> Workers: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def work(
+        self, items: Iterable[Any], limit: Callable[[Any], float], most: int | None = None
+    ) -> Iterator[tuple[Any, Any]]:
+        """Each item with its answer, in the order of the answers; ``most``: by so many at a time."""
+        ...
+
+    def all(self, item: Any, limit: float) -> None:
+        """The item is done by every worker that has begun to work."""
         ...
 
 

@@ -26,7 +26,7 @@ def try_plugins(suite: Suite, crew: Crew) -> None:
     refs = [("methods", m.ref) for m in spec.methods] + [("metrics", m.ref) for m in spec.metrics]
     refs += [("backbones", str(b)) for b in (spec.backbone, *(m.backbone for m in spec.methods)) if b]
     files = list(dict.fromkeys((kind, ref) for kind, ref in refs if ".py@" in ref))
-    if files and chosen(crew, (ref for _, ref in files)) == "processes":
+    if files and chosen(crew, (ref for _, ref in files)) != "local":
         try_files(files)
 
 
