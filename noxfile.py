@@ -10,7 +10,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["bench"]
 
 PINS = ("-c", "constraints.txt")
-MOST_WORKERS = 4  # more spend longer on starting than on 24 prompts
+MOST_WORKERS = 4  # more spend longer on starting than on so few prompts
 
 
 @nox.session
@@ -53,7 +53,7 @@ def tests(session: nox.Session) -> None:
     # tests of a file together, so that what they share is made once. Compiled modules are kept, even where Python is
     # told not to: torch and transformers compiled again in every process would be a good part of the time.
     env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
-    session.run("pytest", "-rs", "-n", "auto", "--dist", "worksteal", *session.posargs, env=env)
+    session.run("pytest", "-rs", "--durations", "25", "-n", "auto", "--dist", "worksteal", *session.posargs, env=env)
     if not session.posargs:
         session.notify("lint")
 
