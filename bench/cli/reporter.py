@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Event, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,14 @@ class _Stage:
     done: int = 0
     note: str = ""
     told: float | None = None  # seconds left, as the work itself says
-    began: float = field(default_factory=lambda: time.monotonic())
+    first: tuple[float, int] = (0.0, 0)  # when the first units were done, for which networks were loaded, and how many
 
     @property
     def left(self) -> str:
         """How long it will take yet, in words; empty where nobody knows."""
-        seconds = self.told
-        if seconds is None and self.done:
-            seconds = (time.monotonic() - self.began) / self.done * (self.total - self.done)
+        seconds, (since, before) = self.told, self.first
+        if seconds is None and self.done > before:
+            seconds = (time.monotonic() - since) / (self.done - before) * (self.total - self.done)
         if seconds is None or self.done >= self.total:
             return ""
         if seconds < 90:
@@ -88,6 +88,8 @@ class Reporter:
         if stage not in self.stages:
             return
         at = self.stages[stage]
+        if not at.done:
+            at.first = time.monotonic(), n
         at.done, at.note, at.told = at.done + n, note or at.note, left
         if self.bars:
             from rich.markup import escape

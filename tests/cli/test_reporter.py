@@ -35,8 +35,11 @@ def test_a_line_says_the_stage_what_was_last_and_how_long_it_will_take(monkeypat
     assert progress.line() == "at work for 0 s"
     progress.start("generate", 10)
     assert progress.line() == "generate: 0 of 10"
-    monkeypatch.setattr(reporter.time, "monotonic", lambda: 160.0)
-    progress.advance("generate", 2, "direct a\x1b[2J")
+    monkeypatch.setattr(reporter.time, "monotonic", lambda: 400.0)
+    progress.advance("generate", 1, "direct a\x1b[2J")
+    assert progress.line() == "generate: 1 of 10, direct a\\x1b[2J"  # most of it went into loading
+    monkeypatch.setattr(reporter.time, "monotonic", lambda: 430.0)
+    progress.advance("generate", 1)
     assert progress.line() == "generate: 2 of 10, direct a\\x1b[2J, about 4 min left"
     progress.advance("generate", 1, left=7.2)  # the work knows better
     assert progress.line().endswith("about 7 s left")
