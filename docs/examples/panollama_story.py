@@ -2,7 +2,8 @@
 
     python docs/examples/panollama_story.py [--out docs/panollama-story.png] [--backbone world-llamagen] [--seed 0]
 
-One row of squares in which three scenes follow each other, then two rows in which each layer has its own text.
+One row of squares in which three scenes follow each other, one that tells a prompt of ``scroll-story``, whose words are for
+the released network, then two rows in which each layer has its own text.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from bench.noise import Noise
+from bench.prompts.sets import load_prompts
 from bench.registry import find
 from bench.store.pictures import levels
 from bench.types import Canvas, Prompt
@@ -38,7 +40,9 @@ def main() -> None:
     given = options.parse_args()
     backbone = find("backbones", given.backbone)(**({"model": given.model} if given.model else {}))
     panollama, side = find("methods", "panollama"), backbone.side * backbone.factor
-    asked = [("story", STORY, Canvas(10 * side, side)), ("layout", LAYOUT, Canvas(10 * side, 2 * side))]
+    told = next(p for p in load_prompts("scroll-story@1").prompts if p.id == "caravan")
+    row = Canvas(10 * side, side)
+    asked = [("story", STORY, row), (told.id, told.text, row), ("layout", LAYOUT, Canvas(10 * side, 2 * side))]
     rows = []
     for name, text, canvas in asked:
         knobs = panollama.resolve({
