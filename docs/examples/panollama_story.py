@@ -2,8 +2,8 @@
 
     python docs/examples/panollama_story.py [--out docs/panollama-story.png] [--backbone world-llamagen] [--seed 0]
 
-One row of squares in which three scenes follow each other, one that tells a prompt of ``scroll-story``, whose words are for
-the released network, then two rows in which each layer has its own text.
+One row of squares in which three scenes follow each other, one that tells a prompt of ``scroll-story``, whose words are
+for the released network, then two rows in which each layer has its own text.
 """
 
 from __future__ import annotations
