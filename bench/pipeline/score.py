@@ -68,7 +68,7 @@ def score(
     place = device or suite.backbone_options.get("device")
     refs = dict.fromkeys(t.use.extractor for t in tasks)
     scorers = [Scorer(ref, store, place, tuple(t for t in tasks if t.use.extractor == ref)) for ref in refs]
-    for team in _teams(scorers):
+    for team in _teams(scorers if image_work or set_work else ()):
         with _Hands(team, crew, executor) as hands:
             for turn, scorer in enumerate(team):
                 scores = [(p, [t for t in wanted if t[0].use.extractor == scorer.ref]) for p, wanted in image_work]
