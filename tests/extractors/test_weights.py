@@ -245,6 +245,6 @@ def test_nothing_in_the_project_unpickles_without_restriction() -> None:
     sources = [p for part in ("bench", "methods") for p in (ROOT / part).rglob("*.py")]
     assert len(sources) > 30
     found = {str(p.relative_to(ROOT)): lines for p in sources if (lines := unsafe(p.read_text(encoding="utf-8")))}
-    # What a child and its own parent say to each other, through a pipe.
-    pipes = {f"bench/pipeline/executors/{name}.py" for name in ("children", "worker")}
+    # What a child and its own parent say to each other, through a pipe, and a command and its own actors through Ray.
+    pipes = {f"bench/pipeline/executors/{name}.py" for name in ("children", "worker", "ray")}
     assert set(found) == pipes
