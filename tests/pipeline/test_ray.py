@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def ray() -> Iterator[Any]:
 
 
 class Pid:
-    """Answers with its process's id, or its parent's, which is the actor's."""
+    """Answers with its process's id; some items end that process, or its parent, which is the actor."""
 
     device = "cpu"
 
@@ -58,7 +59,7 @@ def numbers(store: Store) -> dict[str, Any]:
     return {r["key"]: r["values"] for r in store.records() if r["kind"] in ("score", "set_score")}
 
 
-def test_two_actors_draw_and_score_as_this_process_does_though_one_is_killed(
+def test_two_actors_draw_and_score_as_this_process_does_though_actors_are_killed(
     ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
@@ -129,6 +130,6 @@ def test_an_address_asks_for_ray_and_nothing_else_takes_one(monkeypatch: pytest.
     assert chosen(Crew(address="auto"), []) == "ray"
     with pytest.raises(UsageError, match="--address is a Ray cluster's"):
         chosen(Crew("processes", address="auto"), [])
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PrerequisiteError, match=r"scrollbench\[ray\]"):
         connected(None)
