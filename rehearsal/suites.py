@@ -20,7 +20,7 @@ SCALES = {"scroll-32k": 2 * FACTOR}  # of which a quarter is one window high
 STEPS = {"steps": 2, "low_steps": 2, "kept": 1, "threshold": 1, "resamplings": 1, "t_index_list": "0,25"}
 DIVIDED = {"stride": 4, "columns": 1, "rows": 1}  # by FACTOR, and the least of it: half a window of 8 cells
 UNTRAINED = {"low": "none", "high": "none", "alignment": "none", "bridge": "none"}  # weights that nobody released
-PHOTOGRAPHS = 2  # of a set that users bring
+PHOTOGRAPHS = 4  # of a set that users bring: as many as panoramas of two prompts and two seeds
 
 
 def full() -> list[str]:

@@ -24,7 +24,8 @@ from bench.suites.load import load_suite
 from methods.backbones.llamagen import convert
 from methods.backbones.tiny.llamagen import SIZES, write_tiny_llamagen
 from rehearsal import gpu, sizes, suites
-from rehearsal.__main__ import block, covered, logged, without_number
+from rehearsal.__main__ import covered
+from rehearsal.stages import block, logged, without_number
 from tests.support.small import SUITE, write_suite
 from tests.support.tiny_pipelines import shard
 

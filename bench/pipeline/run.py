@@ -64,6 +64,7 @@ def run(
         UsageError: what the suite asks for does not fit together.
     """
     try_plugins(suite, crew)
+    _ = suite.metrics  # what is wrong with them is said before a picture is drawn
     plan = make_plan(suite, store, shard, retry)
     with drawing or nullcontext():
         made = generate(plan, store, progress, device=device, crew=crew)

@@ -11,6 +11,7 @@ from bench.errors import UsageError
 from bench.pipeline.executors.preflight import preflight
 from bench.pipeline.generate import generate
 from bench.pipeline.plan import Plan, make_plan
+from bench.pipeline.run import run
 from bench.store import Store
 from bench.suites.load import load_suite
 from tests.support.small import SUITE, write_suite
@@ -58,3 +59,14 @@ def test_all_that_is_refused_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as refusal:
         preflight(plan(tmp_path, SQUARE + again, methods=["latent", "other"], set=["latent.steps=0"]))
     assert re.findall("method '(.*?)', part '2to1'", str(refusal.value)) == ["latent[steps=0]", "other"]
+
+
+@pytest.mark.parametrize(("view", "drawn"), [("squares", False), ("whole", True)])
+def test_a_wrong_metric_is_refused_before_any_picture_is_drawn(tmp_path: Path, view: str, drawn: bool) -> None:
+    suite, store = load_suite(write_suite(tmp_path, f'{SUITE}view = "{view}"\n')), Store(tmp_path / "store")
+    if drawn:
+        assert run(suite, store).complete
+    else:
+        with pytest.raises(UsageError, match="unknown view 'squares'"):
+            run(suite, store)
+    assert (store.root / "images").exists() is drawn

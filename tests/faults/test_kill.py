@@ -15,6 +15,7 @@ import pytest
 from bench.pipeline.executors import EXECUTORS, Crew
 from bench.pipeline.generate import generate
 from bench.pipeline.plan import make_plan
+from bench.pipeline.score import score
 from bench.store import Store
 from bench.store.commit import KILL_AT, POINTS
 from bench.suites.load import load_suite
@@ -36,9 +37,14 @@ def run_until_death(folder: str, root: str, kill_at: str) -> None:
     generate(make_plan(load_suite(Path(folder) / "small.toml", WORK), store), store)
 
 
-def child(folder: Path, store: Store, kill_at: str) -> int:
+def score_until_death(folder: str, root: str, kill_at: str) -> None:
+    os.environ[KILL_AT] = kill_at
+    score(load_suite(Path(folder) / "small.toml", WORK), Store(root))
+
+
+def child(folder: Path, store: Store, kill_at: str, target: Any = run_until_death) -> int:
     """Exit code of a process that does the run and dies at the step."""
-    process = context.Process(target=run_until_death, args=(str(folder), str(store.root), kill_at))
+    process = context.Process(target=target, args=(str(folder), str(store.root), kill_at))
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -113,6 +119,21 @@ def test_a_run_killed_again_and_again_still_ends(folder: Path, tmp_path: Path, u
         codes.append(child(folder, store, "image-temp-written:1" if not codes else "image-renamed:2"))
     assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0]  # before the first, after the second, and through
     assert picture_ids(store) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "death", [f"record-{side}:{n}" for side in ("before", "after") for n in range(1, PICTURES + 1)]
+)
+def test_a_scoring_killed_at_any_step_and_resumed_scores_what_is_missing_and_nothing_twice(
+    folder: Path, tmp_path: Path, death: str
+) -> None:
+    store = Store(tmp_path)
+    plan = planned(folder, store, **WORK)
+    generate(plan, store)
+    assert child(folder, store, death, score_until_death) == -signal.SIGKILL
+    kept = {r["image_id"] for r in store.records() if r["kind"] == "score"}
+    assert score(plan.suite, store).scored == PICTURES - len(kept)
+    assert sorted(r["image_id"] for r in store.records() if r["kind"] == "score") == sorted(picture_ids(store).values())
 
 
 @pytest.mark.parametrize("seed", range(3))
