@@ -8,10 +8,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.types import Recipe
+from bench.types import Canvas, Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,13 +41,47 @@ def canonical(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """Digest of a JSON-like value."""
-    return hashlib.sha256(f"scrollbench:{ID_VERSION}:{canonical(value)}".encode()).hexdigest()[:LENGTH]
+    return _digest(canonical(value))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(f"scrollbench:{ID_VERSION}:{text}".encode()).hexdigest()[:LENGTH]
 
 
 def recipe_id(recipe: Recipe) -> str:
-    """The identity of a piece of work."""
-    fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
-    return digest({**fields, "canvas": dataclasses.asdict(recipe.canvas)})
+    """The identity of a piece of work: the digest of its fields, the canvas as a mapping.
+
+    The canonical text is put together here, since a plan asks for millions, and what recipes share is written once.
+    """
+    r, text = recipe, encode_basestring_ascii
+    fields = (
+        f'{{"attributes":{_text(r.attributes)},"backbone":{_text(r.backbone)},'
+        f'"backbone_source":{_text(r.backbone_source)},"canvas":{_canvas(r.canvas)},"method":{text(r.method)},'
+        f'"method_source":{text(r.method_source)},"method_version":{text(r.method_version)},'
+        f'"negative":{text(r.negative)},"params":{_params(r.params)},"precision":{text(r.precision)},'
+        f'"prompt":{text(r.prompt)},"prompt_id":{text(r.prompt_id)},"seed":{r.seed},"weights":{_text(r.weights)}}}'
+    )
+    return _digest(fields)
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else encode_basestring_ascii(value)
+
+
+@lru_cache(256)
+def _canvas(canvas: Canvas) -> str:
+    return canonical(dataclasses.asdict(canvas))
+
+
+def _params(params: Mapping[str, Any]) -> str:
+    """The text of a sampler's knobs; of the same frozen ones as before, the same text."""
+    global _known
+    if _known[0] is not params:
+        _known = params, canonical(params)
+    return _known[1]
+
+
+_known: tuple[Mapping[str, Any], str] = {}, "{}"
 
 
 def image_id(rgb: np.ndarray) -> str:

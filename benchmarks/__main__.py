@@ -19,10 +19,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub
 
 from benchmarks import (
     attention,
+    history,
     overhead,
     pages,
     preference_step,
     sampling,
+    scale,
     scoring,
     scroll,
     sharing,
@@ -48,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "drspo-step": preference_step.preference_step,
     "workers": workers.workers,
     "report": pages.pages,
+    "scale": scale.scale,
     "statistics": statistics.statistics,
 }
 
@@ -99,6 +102,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     parser.add_argument("--threads", type=int, help="of torch; its own number by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--history", type=Path, metavar="FOLDER", help="of earlier runs; this one is added, and drawn")
     told = parser.parse_args()
     for option, least in (("repeats", 1), ("pictures", 8), ("threads", 1)):
         given = getattr(told, option)
@@ -126,6 +130,8 @@ def main() -> int:
         faults += [f"{name}: {fault}" for fault in report.faults]
     if told.json:
         told.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if told.history:
+        print(f"\n{history.keep(told.history, found)}")
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

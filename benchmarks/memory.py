@@ -53,7 +53,12 @@ def resident(work: Callable[[], Any]) -> dict[str, Any]:
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark begins here
     work()
-    return {"peak": _status("VmHWM") - before, "seconds": time.process_time() - start}
+    return {"peak": high_water() - before, "seconds": time.process_time() - start}
+
+
+def high_water() -> int:
+    """Bytes that this process held at most, which Linux tells."""
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:

@@ -22,7 +22,7 @@ from benchmarks.memory import resident
 from benchmarks.timing import Report, Settings
 from oracles import materials  # noqa: F401  puts the tests' folder, where the store is made, on the path
 from tests.support import chromium
-from tests.support.million_scores import Shape, write
+from tests.support.made_up import Shape, write
 
 SHAPE, QUICK = Shape(15, 1000, 1, 5, 4, (256, 32)), Shape(3, 4, 1, 2, 4, (64, 16))
 PAGES = ("index", "compare", "claims", "validity", "cost", "viewer", "vote")

@@ -99,6 +99,24 @@ def test_values_without_a_canonical_form_are_refused() -> None:
         digest({1, 2})
 
 
+TEXTS = st.text(max_size=12)
+MAYBE = st.none() | TEXTS
+KNOBS = st.dictionaries(
+    TEXTS, st.none() | st.booleans() | st.integers() | TEXTS | st.lists(TEXTS, max_size=2), max_size=3
+)
+
+
+@given(st.data())
+def test_the_id_of_a_recipe_is_the_digest_of_all_its_fields(data: st.DataObject) -> None:
+    own = {"canvas": st.builds(Canvas, st.integers(1, 99), st.integers(1, 99), st.booleans()), "params": KNOBS,
+           "seed": st.integers(0, 2**63 - 1)}  # fmt: skip
+    kinds = {f.name: own.get(f.name, MAYBE if "None" in str(f.type) else TEXTS) for f in dataclasses.fields(Recipe)}
+    for _ in range(2):  # of two samplers in turn
+        recipe = Recipe(**{name: data.draw(kind) for name, kind in kinds.items()})
+        fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)}
+        assert recipe_id(recipe) == digest({**fields, "canvas": dataclasses.asdict(recipe.canvas)})
+
+
 # -- pictures, folders
 
 

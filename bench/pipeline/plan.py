@@ -15,11 +15,11 @@ from bench.registry import FAMILIES, find
 from bench.source import source_digest
 from bench.store import Store
 from bench.store.ledger import Ledger, asked_id
-from bench.store.records import Record
+from bench.store.records import Record, no_cycles
 from bench.suites.natives import drawn
 from bench.suites.suite import Suite
 from bench.suites.values import MethodUse, Where
-from bench.types import Prompt, Recipe
+from bench.types import FrozenDict, Prompt, Recipe
 
 # What decides a sampler's pictures, apart from the question asked.
 SAMPLER = ("method", "method_version", "method_source", "params", "backbone", "backbone_source", "weights", "precision")
@@ -42,11 +42,7 @@ class Job:
     turn: int  # its place among the pictures of its part and method
     asked: str  # identity of what the prompt asks for
     sampler: str  # identity of what answers it
-
-    @cached_property
-    def recipe_id(self) -> str:
-        """Identity of the work; two cells may share it, and then share the picture."""
-        return recipe_id(self.recipe)
+    recipe_id: str  # identity of the work; two cells may share it, and then share the picture
 
     def work(self) -> Record:
         """What every record of this work begins with."""
@@ -123,28 +119,29 @@ def make_plan(
         UsageError: a method that cannot run on its backbone, wrong knobs, a shard out of range.
         StoreError: damaged records.
     """
-    cells, blocked, sources = _cells(drawn(suite) if natives else (suite,))
-    if shard is not None:
-        i, n = shard
-        if not 1 <= i <= n:
-            raise UsageError(f"--shard takes I/N with I from 1 to N, got {i}/{n}")
-        cells = tuple(c for c in cells if int(c.recipe_id, 16) % n == i - 1)
-    ledger = store.ledger()
-    unique = {c.recipe_id: c for c in reversed(cells)}  # the first cell that wants a recipe speaks for it
-    ordered = [unique[i] for i in dict.fromkeys(c.recipe_id for c in cells)]
-    wanted = sorted(ordered, key=_network)  # stable, so a backbone is loaded once
-    done: list[Job] = []
-    jobs: list[Job] = []
-    given_up: list[Job] = []
-    attempts: dict[str, int] = {}
-    for job in wanted:
-        if _has(job, ledger, store):
-            done.append(job)
-            continue
-        attempts[job.recipe_id] = ledger.attempts(job.recipe_id)
-        (given_up if attempts[job.recipe_id] >= ATTEMPTS and not retry else jobs).append(job)
-    jobs = _firsts_first(jobs, {job.sampler for job in done})
-    return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts, blocked, sources)
+    with no_cycles():
+        cells, blocked, sources = _cells(drawn(suite) if natives else (suite,))
+        if shard is not None:
+            i, n = shard
+            if not 1 <= i <= n:
+                raise UsageError(f"--shard takes I/N with I from 1 to N, got {i}/{n}")
+            cells = tuple(c for c in cells if int(c.recipe_id, 16) % n == i - 1)
+        ledger = store.ledger()
+        unique = {c.recipe_id: c for c in reversed(cells)}  # the first cell that wants a recipe speaks for it
+        ordered = [unique[i] for i in dict.fromkeys(c.recipe_id for c in cells)]
+        wanted = sorted(ordered, key=_network)  # stable, so a backbone is loaded once
+        done: list[Job] = []
+        jobs: list[Job] = []
+        given_up: list[Job] = []
+        attempts: dict[str, int] = {}
+        for job in wanted:
+            if _has(job, ledger, store):
+                done.append(job)
+                continue
+            attempts[job.recipe_id] = ledger.attempts(job.recipe_id)
+            (given_up if attempts[job.recipe_id] >= ATTEMPTS and not retry else jobs).append(job)
+        jobs = _firsts_first(jobs, {job.sampler for job in done})
+        return Plan(suite, cells, tuple(wanted), tuple(jobs), tuple(done), tuple(given_up), attempts, blocked, sources)
 
 
 def _firsts_first(jobs: list[Job], known: set[str]) -> list[Job]:
@@ -166,7 +163,8 @@ def _network(job: Job) -> tuple[str, ...]:
 
 
 def _has(job: Job, ledger: Ledger, store: Store) -> bool:
-    return any(store.has_image(r["image_id"]) for r in ledger.heads("image", (job.recipe_id,)))
+    heads = ledger.heads("image", (job.recipe_id,))
+    return bool(heads) and any(store.has_image(r["image_id"]) for r in heads)
 
 
 def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...], dict[str, str]]:
@@ -181,7 +179,7 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
                 "method": use.method.name, "method_version": use.method.version,
                 "method_source": method_source(use), **backbone.identity(use, suite),
             }  # fmt: skip
-            identity["params"] = {**use.params, **backbone.required(use, suite)}
+            identity["params"] = FrozenDict({**use.params, **backbone.required(use, suite)})  # one for all its recipes
         except PrerequisiteError as error:
             for part in suite.parts:
                 pictures = len(part.prompts.prompts) * len(suite.seeds)
@@ -195,11 +193,12 @@ def _cells(suites: Iterable[Suite]) -> tuple[tuple[Job, ...], tuple[Blocked, ...
             prompts = part.prompts.prompts
             place = (suite.ref, suite.digest, suite.tier, part.name, f"{part.prompts.name}@{part.prompts.version}")
             asked = [asked_id(p) for p in prompts]
+            truths = [digest(dict(p.attributes)) if use.control else None for p in prompts]
             for s, seed in enumerate(suite.seeds):
                 for i, p in enumerate(prompts):
-                    truth = digest(dict(p.attributes)) if use.control else None
-                    recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truth)
-                    cells.append(Job(*place, recipe, p, use, s * len(prompts) + i, asked[i], sampler))
+                    recipe = Recipe(p.id, p.text, p.negative, part.canvas, seed, **identity, attributes=truths[i])
+                    turn = s * len(prompts) + i
+                    cells.append(Job(*place, recipe, p, use, turn, asked[i], sampler, recipe_id(recipe)))
     return tuple(cells), tuple(blocked), sources
 
 

@@ -157,7 +157,8 @@ class Ledger:
 
     def attempts(self, recipe_id: str) -> int:
         """Failed attempts that count against a recipe: a missing prerequisite is not the recipe's fault."""
-        return sum(r["reason"] != "prerequisite" for r in self.failures.get(recipe_id, ()))
+        failed = self.failures.get(recipe_id)
+        return sum(r["reason"] != "prerequisite" for r in failed) if failed else 0
 
     def _open(self, kind: str, slot: Slot) -> list[Record]:
         """The failures of a slot that no score made good."""

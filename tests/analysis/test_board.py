@@ -25,7 +25,7 @@ from bench.store.index import NAME, build, build_file, query
 from bench.suites.load import load_suite
 from bench.suites.values import Unavailable
 from bench.types import Canvas, Prompt
-from tests.support import million_scores
+from tests.support import made_up
 from tests.support.handmade import DIGEST, Hand
 from tests.support.small import small
 
@@ -233,8 +233,8 @@ def test_what_intervals_are_of_is_said_and_that_one_prompt_has_none(spread: Any,
 
 
 def test_a_leaderboard_for_timing_holds_what_it_says_and_answers(tmp_path: Path) -> None:
-    shape = million_scores.Shape(methods=2, prompts=4, seeds=3, metrics=2, views=5)
-    suite = load_suite(str(million_scores.write(tmp_path, shape)))
+    shape = made_up.Shape(methods=2, prompts=4, seeds=3, metrics=2, views=5)
+    suite = load_suite(str(made_up.write(tmp_path, shape)))
     store = Store(tmp_path / "store")
     build(store)
     assert query(store, "select count(*) from score")[1] == [(2 * 4 * 3 * 2 * 5,)]

@@ -1,29 +1,14 @@
-"""How long the index, the board, `compare` and `gate` take for 1,000,000 score rows: run by hand, asserts no time.
-
-    python tests/support/million_scores.py              # seconds of each command, start of Python included
-    python tests/support/million_scores.py --profile    # and where they go
-
-In two shapes: few methods with many seeds, and many methods, because ranks compare every two of them.
-"""
+"""The store of a benchmark that was run in full, as far as numbers go: records of any shape, made up."""
 
 from __future__ import annotations
 
-import cProfile
-import os
-import pstats
 import random
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.cli.app import main
 from bench.ids import digest
 from bench.store.records import stamped
 from bench.suites.load import load_suite
@@ -46,9 +31,6 @@ class Shape:
         """How many score rows there are."""
         return self.methods * self.prompts * self.seeds * self.metrics * self.views
 
-
-SHAPES = (Shape(2, 1000, 10, 5, 10), Shape(20, 1000, 1, 10, 5))
-COMMANDS = ("store index", "board", "board --format md", "compare s00 s01", "gate --baseline s00 --candidate s01")
 
 PLUGIN = '''
 @metric("m{i}", scope="image", values={{"m{i}": "lower"}})
@@ -114,39 +96,3 @@ def fill(folder: Path, suite: str, shape: Shape, picture: Callable[[int, int, in
                 values = [[name, v, level + noise.random() / 10] for v in views]
                 write("score", key=digest([image_id, name]), image_id=image_id, recipe_id=recipe_id, metric=name,
                       metric_version="1", metric_source="m", params={}, view="whole", values=values)  # fmt: skip
-
-
-def measure(command: list[str]) -> str:
-    """Run a command in a process of its own; returns its wall and CPU seconds."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    code = "from bench.cli.app import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
-    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    if done.returncode:
-        raise SystemExit(f"{command}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return f"{wall:.2f} s, {cpu:.2f} s of CPU"
-
-
-def profile(command: list[str]) -> None:
-    """Where the seconds of a command go, in this process, imports of the first one included."""
-    with cProfile.Profile() as watched, open(os.devnull, "w") as nowhere:
-        sys.stdout, kept = nowhere, sys.stdout
-        try:
-            main(command, standalone_mode=False)
-        finally:
-            sys.stdout = kept
-    pstats.Stats(watched).sort_stats("cumulative").print_stats("bench|duckdb|numpy|rich", 30)
-
-
-if __name__ == "__main__":
-    for shape in SHAPES:
-        with tempfile.TemporaryDirectory() as folder:
-            file = write(Path(folder), shape)
-            sys.stdout.write(f"{shape.rows:,} score rows: {shape}\n")
-            for words in COMMANDS:
-                command = [*words.split(), "--store", str(Path(folder) / "store")]
-                command += ["--suite", str(file)] if words != "store index" else []
-                sys.stdout.write(f"  {words}: {measure(command)}\n")
-                if "--profile" in sys.argv[1:]:
-                    profile(command)
