@@ -2,7 +2,8 @@
 
 Nothing is made or scored here: pictures and scores are those of a run. A **group** is all pictures of one prompt of one
 part: of every chosen method and seed. Its pictures are ranked; the best and the worst are a **pair** (PROPOSAL: DRSPO's
-text does not say which of its six pictures it pairs), or every two are; pairs closer than ``gap`` are dropped.
+text does not say which of its six pictures it pairs), or every two are, or every two of one method, so that a network
+learns from its own pictures alone; pairs closer than ``gap`` are dropped.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from bench.suites.suite import Suite
 
 GAP = 0.2  # PROPOSAL, on LAION's scale of 1 to 10
-PAIRINGS = ("extremes", "all")
+PAIRINGS = ("extremes", "all", "seeds")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def build(
         suite: with the methods, prompts and seeds to take.
         score: a number of one of the suite's metrics, by its name on the board.
         gap: least difference of a pair's scores.
-        pairing: the ``extremes`` of each group, or ``all`` two of it.
+        pairing: the ``extremes`` of each group, ``all`` two of it, or all two of one method (``seeds``).
 
     Returns:
         the card, as written.
@@ -75,9 +76,9 @@ def build(
     _check(suite, out, gap, pairing)
     shots = ranked(_shots(store, suite, measure), measure.direction)
     groups = grouped(shots)
-    full = {key: group for key, group in groups.items() if len({s.method for s in group}) > 1}
+    full = {key: group for key, group in groups.items() if _comparable(group, pairing)}
     if not full:
-        raise UsageError(_too_few(suite, measure, shots))
+        raise UsageError(_too_few(suite, measure, shots, pairing))
     made = [pair for group in full.values() for pair in paired(group, pairing)]
     pairs = [pair for pair in made if pair.gap >= gap]
     if not made:
@@ -112,10 +113,14 @@ def _check(suite: Suite, out: Path, gap: float, pairing: str) -> None:
         raise UsageError(f"unknown pairing {pairing!r}; {near(pairing, PAIRINGS)}")
     if not gap >= 0:
         raise UsageError(f"gap must be 0 or more, got {gap:g}")
-    if len(suite.methods) < 2:
+    if pairing == "seeds":
+        if len(suite.seeds) < 2:
+            raise UsageError(f"pairing seeds takes two seeds or more of suite {suite.ref}: give --seed 0 --seed 1")
+    elif len(suite.methods) < 2:
         raise UsageError(
             f"preferences compare methods, and {suite.methods[0].label if suite.methods else 'none'} is the only one "
-            f"chosen of suite {suite.ref}: name two or more with --method, or leave --method out"
+            f"chosen of suite {suite.ref}: name two or more with --method, or leave --method out; "
+            "--pairing seeds takes a method's own pictures"
         )
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty; preferences want a folder of their own: choose another --out")
@@ -146,13 +151,20 @@ def _shots(store: Store, suite: Suite, measure: Measure) -> list[Shot]:
     return found
 
 
-def _too_few(suite: Suite, measure: Measure, shots: Sequence[Shot]) -> str:
+def _too_few(suite: Suite, measure: Measure, shots: Sequence[Shot], pairing: str) -> str:
     have = Counter(s.method for s in shots)
     told = ", ".join(f"{m.label} {have[m.label]}" for m in suite.methods)
+    lacks = "two pictures of a method" if pairing == "seeds" else "pictures of two methods"
     return (
-        f"no prompt has pictures of two methods with {measure.name} (scored pictures: {told}): {run_command(suite)} "
+        f"no prompt has {lacks} with {measure.name} (scored pictures: {told}): {run_command(suite)} "
         f"with the same --method, --seed and --limit makes and scores what is missing"
     )
+
+
+def _comparable(group: Sequence[Shot], pairing: str) -> bool:
+    """Whether a group holds two pictures that the pairing may put together."""
+    methods = {s.method for s in group}
+    return len(group) > len(methods) if pairing == "seeds" else len(methods) > 1
 
 
 def grouped(shots: Iterable[Shot]) -> dict[tuple[str, str], list[Shot]]:
@@ -176,8 +188,9 @@ def ranked(shots: Iterable[Shot], direction: str) -> list[Shot]:
 
 def paired(group: Sequence[Shot], pairing: str) -> list[Pair]:
     """The pairs of one ranked group; a picture is no pair with an equal one."""
-    chosen = combinations(group, 2) if pairing == "all" else [(group[0], group[-1])]
-    return [_pair(a, b) for a, b in chosen if a.rank < b.rank and a.image_id != b.image_id]
+    chosen = [(group[0], group[-1])] if pairing == "extremes" else combinations(group, 2)
+    wanted = ((a, b) for a, b in chosen if pairing != "seeds" or a.method == b.method)
+    return [_pair(a, b) for a, b in wanted if a.rank < b.rank and a.image_id != b.image_id]
 
 
 def _pair(best: Shot, worst: Shot) -> Pair:

@@ -25,7 +25,9 @@ def build(
     score: Annotated[str, typer.Option("--score", help="The number that ranks, by its name on the board.")],
     out: Annotated[Path, typer.Option("--out", help="An empty or new folder.")],
     gap: Annotated[float, typer.Option("--gap", min=0, help="Least difference of a pair's scores.")] = 0.2,
-    pairing: Annotated[str, typer.Option("--pairing", help="extremes of each prompt, or all two.")] = "extremes",
+    pairing: Annotated[
+        str, typer.Option("--pairing", help="extremes of each prompt, all two, or all two of one method: seeds.")
+    ] = "extremes",
     json: Json = False,
 ) -> None:
     """Rank a suite's pictures of each prompt by a score and write pairs. Nothing is made or scored anew."""

@@ -122,9 +122,17 @@ class _Hands:
     def do(self, turn: int, items: Iterable[Any], most: int | None = None) -> Iterator[tuple[Any, Any]]:
         """Items of the scorer whose turn it is, each with its answer; by ``most`` hands at a time."""
         if not self.workers:
-            return ((item, self.here((turn, item))) for item in items)
+            return self._do_here(turn, iter(items))
         works = ((turn, item) for item in items)
         return ((item, answer) for (_, item), answer in self.workers.work(works, self._limit, most))
+
+    def _do_here(self, turn: int, items: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+        item = next(items, None)
+        while item is not None:
+            following = next(items, None)
+            self.here.expect((turn, following))
+            yield item, self.here((turn, item))
+            item = following
 
     def keep(self, turn: int) -> None:
         """What any hand saw is on disk from here on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from bench.store import Store
 from bench.store.features import Features
 from bench.store.raster import Raster
 from bench.store.records import Record
-from bench.types import Value
+from bench.types import Value, large
 
 Pixels = np.ndarray | Raster
 
@@ -95,6 +96,7 @@ class Scorer:
     ) -> None:
         self.ref, self.store, self.asked, self.tasks, self.apart = ref, store, device, tasks, apart
         self._problem = ""
+        self._coming: dict[str, Future[Pixels]] = {}  # pictures that are being read
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Scorer, (self.ref, self.store, self.asked, self.tasks, True)
@@ -134,6 +136,19 @@ class Scorer:
                 self._problem = f"{self.ref} does not load: {text_of(error)}"
         return self._problem
 
+    def expect(self, item: Item | None) -> None:
+        """Begin to read the picture that is looked at next, while another one is looked at. Large ones can wait."""
+        if isinstance(item, Look) and not large(item.picture.canvas.height, item.picture.canvas.width):
+            self._coming[item.picture.image_id] = self._reader.submit(self.store.open_image, item.picture.image_id)
+
+    @cached_property
+    def _reader(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1)
+
+    def _pixels(self, image_id: str) -> Pixels:
+        coming = self._coming.pop(image_id, None)
+        return coming.result() if coming else self.store.open_image(image_id)
+
     def keep(self) -> None:
         """Keep the features that are not on disk yet, and look there anew for those of other processes."""
         if cache := self.__dict__.pop("cache", None):
@@ -143,6 +158,9 @@ class Scorer:
         """Keep what is to be kept, and let the network go."""
         self.keep()
         self.__dict__.pop("network", None)
+        if reader := self.__dict__.pop("_reader", None):
+            reader.shutdown()
+            self._coming.clear()
 
     def __call__(self, item: Item) -> list[Record] | int | Unloaded:
         """Records of scores and failures; of texts how many are cut.
@@ -166,9 +184,9 @@ class Scorer:
         return self._look(item) if isinstance(item, Look) else [self._whole(item)]
 
     def _look(self, item: Look) -> list[Record]:
-        """All that is wanted of one picture, whose pixels are gone before the next one's are read."""
+        """All that is wanted of one picture."""
         try:
-            pixels = self.store.open_image(item.picture.image_id)
+            pixels = self._pixels(item.picture.image_id)
         except StoreError as error:
             return [self._failure(about, error) for _, about in item.wanted]
         return [self._score(self.tasks[i], about, item.picture, pixels) for i, about in item.wanted]
@@ -270,6 +288,11 @@ class Scorers:
         """As of the scorer whose turn it is."""
         place, item = work
         return self._turn(place)(item)
+
+    def expect(self, work: tuple[int, Item | None]) -> None:
+        """As of the scorer whose turn it is."""
+        place, item = work
+        self._turn(place).expect(item)
 
     def close(self) -> None:
         """As of the scorer whose turn it was."""

@@ -69,6 +69,21 @@ def test_all_two_of_a_group_are_pairs_where_asked_for_but_ties_are_none() -> Non
     assert sorted(all_two) == [(3, 2), (5, 2), (5, 2), (5, 3), (5, 3)]
 
 
+def test_a_method_can_be_paired_with_itself_alone(scored: tuple[Suite, Store], tmp_path: Path) -> None:
+    suite, store = scored
+    card = build(store, suite, tmp_path / "p", "brightness", gap=0.0, pairing="seeds")
+    pairs = Preferences(tmp_path / "p").pairs
+    assert card["pairs"] == len(pairs) == 12 * 3  # two seeds of three methods
+    assert all(p.winner_method == p.loser_method and p.winner_seed != p.loser_seed for p in pairs)
+    one = suite_in(tmp_path / "one", methods=["plain"])
+    alone = suite_in(Path(suite.file or "").parent, methods=["plain"])
+    assert build(store, alone, tmp_path / "q", "brightness", gap=0.0, pairing="seeds")["pairs"] == 12
+    with pytest.raises(UsageError, match=r"pairing seeds takes two seeds or more .*--seed 0 --seed 1"):
+        build(store, suite_in(tmp_path / "one", seeds=[0]), tmp_path / "r", "brightness", pairing="seeds")
+    with pytest.raises(UsageError, match="nothing is scored"):
+        build(Store(tmp_path / "none"), one, tmp_path / "s", "brightness", pairing="seeds")
+
+
 def test_pairs_below_the_gap_are_dropped_and_counted(scored: tuple[Suite, Store], tmp_path: Path) -> None:
     suite, store = scored
     every = build(store, suite, tmp_path / "a", "brightness", gap=0.0, pairing="all")
