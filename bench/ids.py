@@ -41,11 +41,7 @@ def canonical(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """Digest of a JSON-like value."""
-    return _digest(canonical(value))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(f"scrollbench:{ID_VERSION}:{text}".encode()).hexdigest()[:LENGTH]
+    return hashlib.sha256(f"scrollbench:{ID_VERSION}:{canonical(value)}".encode()).hexdigest()[:LENGTH]
 
 
 def recipe_id(recipe: Recipe) -> str:
@@ -61,7 +57,7 @@ def recipe_id(recipe: Recipe) -> str:
         f'"negative":{text(r.negative)},"params":{_params(r.params)},"precision":{text(r.precision)},'
         f'"prompt":{text(r.prompt)},"prompt_id":{text(r.prompt_id)},"seed":{r.seed},"weights":{_text(r.weights)}}}'
     )
-    return _digest(fields)
+    return hashlib.sha256(f"scrollbench:{ID_VERSION}:{fields}".encode()).hexdigest()[:LENGTH]
 
 
 def _text(value: str | None) -> str:

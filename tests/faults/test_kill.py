@@ -28,7 +28,7 @@ PASSAGES = {point: PICTURES if point.startswith("image") else PICTURES + 1 + PIC
 DEATHS = [f"{point}:{n}" for point, passages in PASSAGES.items() for n in range(1, passages + 1)]
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["bench.pipeline.generate", "bench.pipeline.plan", "PIL.PngImagePlugin"])
+context.set_forkserver_preload(["bench.pipeline.score", "bench.pipeline.generate", "PIL.PngImagePlugin", "torch"])
 
 
 def run_until_death(folder: str, root: str, kill_at: str) -> None:

@@ -1,9 +1,9 @@
 """world-wan's autoencoder: a real ``AutoencoderKLWan``, f=4 in space and time, 16 channels, causal in time.
 
 Three batches of four are single pictures. There only the last tap of every causal kernel meets data, so these run as
-two-dimensional convolutions: equal to rounding, at half the time. The fourth is five frames of a slow camera over a
-panorama, which teach the taps in time. They begin as copies (earlier taps zero, one frame out as the next), so that
-at every step a clip is decoded no worse than its pictures one by one.
+two-dimensional convolutions: equal to rounding, at half the time. The fourth is clips of a slow camera over a panorama,
+which teach the taps in time. They begin as copies (earlier taps zero, one frame out as the next), so that at every step
+a clip is decoded no worse than its pictures one by one.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from bench.world.recipes.vae import draw_crops, draw_squares, held_out, psnr_eac
 from bench.world.render import HEIGHT
 
 CONFIG: dict[str, Any] = dict(
-    base_dim=16, z_dim=16, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[True, True],
+    base_dim=16, z_dim=16, dim_mult=[1, 1, 2], num_res_blocks=1, temperal_downsample=[True, True],
     latents_mean=[0.0] * 16, latents_std=[1.0] * 16, scale_factor_spatial=4, scale_factor_temporal=4,
 )  # fmt: skip
-FRAMES = 5  # of a clip: two latent frames
+FRAMES = (5, 9, 13)  # of a clip: two to four latent frames
 
 
 class WanVaeRecipe:
@@ -37,7 +37,7 @@ class WanVaeRecipe:
     name = "world-wan-vae"
     card = "vae/card.json"
     data = DATA
-    steps = 5000
+    steps = 6000
     batch = 32
     lr = 3e-3
 
@@ -49,7 +49,7 @@ class WanVaeRecipe:
     def loss(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         kind = rng.random()
         if kind < 0.25:
-            x0 = drift(self.bank, rng, self.batch // 8)
+            x0 = drift(self.bank, rng, self.batch // 8, int(rng.choice(FRAMES)))
         elif kind < 0.375:
             x0 = draw_crops(self.bank, rng, self.batch // 2)[:, :, None]
         else:
@@ -89,16 +89,15 @@ class WanVaeRecipe:
         self.module.float()
 
 
-def drift(bank: Bank, rng: np.random.Generator, n: int) -> Tensor:
-    """Clips (n, 3, 5, 32, 32) of a camera that stands or moves by up to 3 px a frame over panoramas, either way."""
+def drift(bank: Bank, rng: np.random.Generator, n: int, frames: int) -> Tensor:
+    """Clips (n, 3, frames, 32, 32) of a camera over panoramas; it stands or moves by up to 3 px a frame, either way."""
     clips = []
     for pick in np.sort(rng.integers(0, len(bank.wide), n)):
         step = int(rng.integers(-3, 4))
-        room = bank.wide.shape[2] - HEIGHT - abs(step) * (FRAMES - 1)
-        left = int(rng.integers(0, room + 1)) - min(0, step) * (FRAMES - 1)
-        clips.append(np.stack([bank.wide[pick][:, x : x + HEIGHT] for x in left + step * np.arange(FRAMES)]))
-    frames = to_tensor(np.concatenate(clips))
-    return frames.unflatten(0, (n, FRAMES)).transpose(1, 2)
+        room = bank.wide.shape[2] - HEIGHT - abs(step) * (frames - 1)
+        left = int(rng.integers(0, room + 1)) - min(0, step) * (frames - 1)
+        clips.append(np.stack([bank.wide[pick][:, x : x + HEIGHT] for x in left + step * np.arange(frames)]))
+    return to_tensor(np.concatenate(clips)).unflatten(0, (n, frames)).transpose(1, 2)
 
 
 @torch.no_grad()
