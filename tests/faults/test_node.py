@@ -40,7 +40,7 @@ def head() -> Iterator[Any]:
 def cluster(head: Any) -> Any:
     """That and another node with one core."""
     head.add_node(num_cpus=1, object_store_memory=2**27)
-    head.wait_for_nodes()
+    head.wait_for_nodes(timeout=120)
     return head
 
 
