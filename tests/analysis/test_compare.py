@@ -173,6 +173,8 @@ def test_distances_between_sets_come_with_jackknife_and_swap_test(tmp_path: Path
     assert one(same, "kid").gain.value == 0  # type: ignore[union-attr]
     assert one(same, "kid").said == "not shown"
     assert one(worse, "kid").gain.p <= 0.01  # type: ignore[union-attr]
+    subsets = one(compare(store, suite, "plain", "plugins.py@dark", ["kid-subset-mean"]), "kid-subset-mean")
+    assert (subsets.gain, subsets.note) == (None, "not computed with the knobs of this suite")
     for part in (store.root / "features").rglob("*.parquet"):
         part.unlink()
     gone = one(compare(store, suite, "plain", "plugins.py@dark", ["kid"]), "kid")
