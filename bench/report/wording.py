@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis.board import ARROWS, NO_BACKBONE, Line, Section, Spot
@@ -11,6 +13,8 @@ from bench.suites.uses import NEEDS_PHOTOGRAPHS
 
 if TYPE_CHECKING:
     from bench.suites.suite import Suite
+
+WEIGHTS = Path(__file__).parents[1] / "world" / "weights"
 
 # -- what is said
 
@@ -35,7 +39,9 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
     said = []
     if suite.tier == "miniature":
         said.append("tier miniature: tiny stand-in networks on ScrollWorld; never compare with numbers of tier full")
-    if len({s.backbone for s in found} - {NO_BACKBONE}) > 1:
+    backbones = dict.fromkeys(s.backbone for s in found)
+    said += [f"{name} misses the miniature's gate: {why}" for name in backbones if (why := _missed(name))]
+    if len(backbones.keys() - {NO_BACKBONE}) > 1:
         said.append("compare methods within their backbone: another network is another comparison")
     if prompts := sorted({spot.prompts for spot in spots if spot.prompts}):
         said.append(_certainty(prompts, len(suite.seeds)))
@@ -76,6 +82,12 @@ def notes(suite: Suite, found: Sequence[Section]) -> list[str]:
         if others := [u.label for u in absent if u.label not in bring]:
             said.append(f"{kind}s the suite names that are not here: {', '.join(others)}")
     return said
+
+
+def _missed(network: str) -> str:
+    """What a network of the miniature lacks to pass its gate, by its card; empty for one that passes, or another's."""
+    card = WEIGHTS / network / "card.json"
+    return str(json.loads(card.read_text(encoding="utf-8")).get("missed", "")) if card.is_file() else ""
 
 
 def _where(s: Section, found: Sequence[Section]) -> str:

@@ -18,7 +18,7 @@ from bench.analysis.board import NO_BACKBONE, sections
 from bench.errors import UsageError
 from bench.report.export import export
 from bench.report.terminal import board
-from bench.report.wording import CSV
+from bench.report.wording import CSV, notes
 from bench.stats.means import bounds
 from bench.store.index import NAME, build_file
 from bench.suites.values import Unavailable
@@ -228,3 +228,11 @@ def test_the_page_stands_alone_and_carries_its_data(store: Any, suite: Any) -> N
 def test_an_unknown_format_is_answered_with_near_ones(store: Any, suite: Any) -> None:
     with pytest.raises(UsageError, match="unknown format 'htm'; did you mean 'html'"):
         export(store, suite, "htm")
+
+
+@pytest.mark.parametrize(("backbone", "marked"), [("world-wan", True), ("world-sd", False)])
+def test_a_network_that_misses_its_gate_is_named_under_the_board(backbone: str, marked: bool, suite: Any) -> None:
+    section = Namespace(backbone=backbone, rows=[], columns=[], mute=False)
+    said = [note for note in notes(suite, [section]) if "gate" in note]
+    assert len(said) == marked
+    assert all(note.startswith("world-wan misses the miniature's gate: exactly one thing in ") for note in said)
