@@ -112,7 +112,8 @@ def prepare(root: Path, pictures: int, side: int = SIDE) -> Material:
     prompts = ({"id": n, "text": f"picture {n}", "theme": "none"} for n in names)
     (root / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts), encoding="utf-8")
     (root / "manifest.csv").write_text("file,prompt_id\n" + "".join(f"{n}.png,{n}\n" for n in names), encoding="utf-8")
-    told = {"side": side, "subsets": SUBSETS, "size": pictures // 2, "splits": SPLITS}
+    # Subsets are whole sets in other orders: our reference's rows go by ids, theirs by names of files.
+    told = {"side": side, "subsets": SUBSETS, "size": pictures, "splits": SPLITS}
     (root / "perf.toml").write_text(SUITE.format(**told), encoding="utf-8")
     material = Material(root, pictures)
     material.inception.parent.mkdir(parents=True)
@@ -148,7 +149,7 @@ def theirs(material: Material, device: str, batch: int) -> Scored:
         said.update(calculate_metrics(
             input1=str(material.root / "ours"), input2=str(material.root / "others"), batch_size=batch,
             cuda=device.startswith("cuda"), isc=True, fid=True, kid=True, isc_splits=SPLITS, kid_subsets=SUBSETS,
-            kid_subset_size=material.pictures // 2, feature_extractor_weights_path=str(material.inception),
+            kid_subset_size=material.pictures, feature_extractor_weights_path=str(material.inception),
             cache=False, verbose=False,
         ))  # fmt: skip
 
