@@ -72,9 +72,10 @@ def _canvas(canvas: Canvas) -> str:
 def _params(params: Mapping[str, Any]) -> str:
     """The text of a sampler's knobs; of the same frozen ones as before, the same text."""
     global _known
-    if _known[0] is not params:
-        _known = params, canonical(params)
-    return _known[1]
+    known = _known  # another thread may put its own in place meanwhile
+    if known[0] is not params:
+        known = _known = params, canonical(params)
+    return known[1]
 
 
 _known: tuple[Mapping[str, Any], str] = {}, "{}"

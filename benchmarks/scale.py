@@ -56,7 +56,7 @@ def scale(told: Settings) -> Report:
             report.tables.setdefault(words, []).append(row)
     times = 2 if told.quick else STARTS
     report.tables["start"] = [{"command": words, **_started(words, times)} for words in ("--help", "list methods")]
-    report.facts |= {f"target of {name}, {METHODS} methods": said for name, said in TARGETS.items()}
+    report.facts |= {f"target of {name}": said for name, said in TARGETS.items()}
     return report
 
 

@@ -263,12 +263,12 @@ def _sets(suite: Suite, base: Comparison, a: Side, b: Side, caches: dict[Path, F
     found = [numbers(np.concatenate(side)) for side in sides]
     if measure.value not in found[0]:  # which some metrics give with some knobs alone
         return replace(base, note="not computed with the knobs of this suite")
-    both = [side[measure.value] for side in found]
+    both = [float(side[measure.value]) for side in found]
     groups = sides[0] + sides[1]
     if measure.value in KERNEL:
         many, parts = kernel_sums(groups, beside[0]), kernel_gains(groups, beside[0])
     else:
-        many, parts = one_by_one(groups, lambda rows: numbers(rows)[measure.value]), None
+        many, parts = one_by_one(groups, lambda rows: float(numbers(rows)[measure.value])), None
     try:
         loss = set_difference(many, len(common), gains=parts, swaps=base.family.swaps)
     except ScrollBenchError as error:  # with some prompts left out there is no set any more
@@ -279,9 +279,10 @@ def _sets(suite: Suite, base: Comparison, a: Side, b: Side, caches: dict[Path, F
     return replace(base, a=both[0], b=both[1], gain=gain)
 
 
-def _numbers(measure: Measure, beside: Sequence[Array], rows: Array) -> dict[str, float]:
+def _numbers(measure: Measure, beside: Sequence[Array], rows: Array) -> Mapping[str, float]:
     assert measure.use is not None
-    return {name: float(value) for name, value in measure.use.metric.fn(rows, *beside, **measure.use.params).items()}
+    found: Mapping[str, float] = measure.use.metric.fn(rows, *beside, **measure.use.params)
+    return found
 
 
 # -- as plain data

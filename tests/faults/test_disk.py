@@ -21,7 +21,7 @@ from bench.store.records import Journal, Record, scan
 from tests.faults.kept import answers, done
 from tests.support.small import PLUGINS, picture_ids, small
 
-CALLS = ("write", "fsync", "replace", "ftruncate")  # by which a store asks the disk for something
+CALLS = ("write", "fsync", "replace")  # by which a store asks the disk for something
 ERRORS = {
     errno.ENOSPC: "Free some space",
     errno.EROFS: "Check permissions or choose another --store",
@@ -40,7 +40,7 @@ class Refusing:
 
     def __init__(self, patch: pytest.MonkeyPatch, n: int, error: int, lasting: bool) -> None:
         self.left, self.error, self.lasting, self.refused = n, error, lasting, False
-        for name in CALLS[:3]:
+        for name in CALLS:
             patch.setattr(os, name, self._wrapped(getattr(os, name)))
 
     def _wrapped(self, call: Callable[..., Any]) -> Callable[..., Any]:
